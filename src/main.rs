@@ -1,0 +1,2 @@
+//! dmavet.
+fn main() {}
