@@ -1,6 +1,49 @@
-//! The coherence core: see DESIGN.md section 4 of the project's design.
+//! The coherence core: two copies of the memory a device can reach, ownership of cache lines, and the rules.
+//!
+//! While a device owns bytes, the CPU's copy (guest RAM) and the device's copy are different memory. A call of the DMA API
+//! moves data between the copies and ownership with it; [`Coherence::call`] is told about every such call, a [`DmaView`] is
+//! the only road of a device model to memory, and what breaks a rule becomes a [`Finding`].
+//!
+//! No KVM, no unsafe code, no I/O: guest RAM comes in as a [`vm_memory::GuestMemoryMmap`].
+//!
+//! Locking: everything is behind one mutex. A view holds it from the judgement of an access until the iterator over its
+//! slices is exhausted or dropped, so that a copy and a hand-over of the same bytes exclude each other. Do not start a second
+//! access (or any other call of this crate) on the same thread while such an iterator is alive.
 #![forbid(unsafe_code)]
 
+mod arena;
+mod bits;
 pub mod call;
+pub mod catalogue;
+mod chunk;
+pub mod config;
+mod copies;
+mod device;
+mod engine;
+pub mod error;
+pub mod finding;
+mod findings;
+mod handles;
+mod history;
 pub mod ids;
+mod mapping;
+mod ram;
+mod rules;
 pub mod site;
+pub mod summary;
+mod table;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use arena::{DeviceWrites, WriteMarks};
+pub use call::{Answer, ApiCall, Caller, Extent, Limits, MapCall, SyncCall, UnmapCall};
+pub use catalogue::Code;
+pub use config::Config;
+pub use engine::Coherence;
+pub use error::{AccessError, Error};
+pub use finding::{ByteRange, Finding, Handover, HistoryEntry, MappingInfo, Offence, Severity};
+pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, SiteId};
+pub use site::{Frame, SiteTable};
+pub use summary::{CallKind, DeviceSummary, LostWrite, Stats, Summary};
+pub use view::{DmaView, Intent};

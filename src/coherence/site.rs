@@ -48,6 +48,11 @@ impl SiteTable {
         (id.0 as usize).checked_sub(1).and_then(|i| self.stacks.get(i)).map_or(&[], Vec::as_slice)
     }
 
+    /// All stacks, innermost frame first, in the order they were interned.
+    pub fn iter(&self) -> impl Iterator<Item = &[Frame]> {
+        self.stacks.iter().map(Vec::as_slice)
+    }
+
     /// Number of stacks known.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,297 @@
+//! The two copies of a page, and how bytes move between them.
+//!
+//! `fresh` bytes of the device's copy hold the last hand-over; then, and for bytes the device did not write since, the device's
+//! copy equals the baseline. A byte is dirty when the CPU's copy differs from the baseline or the byte is not fresh.
+
+mod judge;
+mod to_cpu;
+mod to_device;
+
+pub(crate) use judge::StaleRead;
+pub(crate) use to_cpu::Lost;
+
+use crate::arena::Arena;
+use crate::bits::{Bits, PAGE, PageBytes, index, narrow, words};
+use crate::chunk::Chunk;
+use crate::ram::Ram;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Mappings of one page.
+const MAX_REFS: usize = 4096;
+/// What an unwritten byte of the device's copy reads as.
+pub(crate) const POISON: u8 = 0xdb;
+static POISON_PAGE: [u8; PAGE] = [POISON; PAGE];
+
+/// Bytes of both sides around an offence, for the report.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    /// Offset within the mapping.
+    pub(crate) at: u64,
+    pub(crate) len: usize,
+    pub(crate) cpu: [u8; 64],
+    pub(crate) device: [u8; 64],
+}
+
+/// What one mapping has to do with one page. Lines are bits, line 0 the page's first.
+#[derive(Debug, Default)]
+pub(crate) struct PageRef {
+    mapping: u32,
+    segment: u32,
+    start: u32,
+    end: u32,
+    /// Lines the device owns through this mapping.
+    owned: u128,
+    /// Lines handed over through this mapping.
+    handed: u128,
+    /// Lines with dirty bytes at a for_cpu that did not move them.
+    wrong_sync: u128,
+    /// Lines the device read when they were clean.
+    used: u128,
+    /// Lines an offence was found on.
+    offended: u128,
+    /// Lines the device used stale after it had used them clean.
+    reused: u128,
+    /// Lines the device used stale and that were not handed over since: what follows from that is the same offence.
+    stale: u128,
+}
+
+/// A page with two copies.
+#[derive(Debug)]
+struct Page {
+    gpa: u64,
+    baseline: PageBytes,
+    fresh: Bits,
+    refs: Vec<PageRef>,
+}
+
+/// Buffers used again by every operation.
+#[derive(Debug)]
+struct Scratch {
+    cpu: PageBytes,
+    device: PageBytes,
+    changed: Bits,
+    moved: Bits,
+    written: Bits,
+}
+
+/// All pages with two copies.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    ram: Arc<Ram>,
+    arena: Arc<Arena>,
+    /// Slot of each page of RAM plus one; 0 when the page has one copy.
+    frames: Vec<u32>,
+    /// Boxed: growing the list must not move 5 KiB for each page.
+    pages: Vec<Box<Page>>,
+    /// Slots given back, the oldest in front: used again as late as possible.
+    free: VecDeque<u32>,
+    line: usize,
+    refs: usize,
+    scratch: Box<Scratch>,
+}
+
+impl Copies {
+    pub(crate) fn new(ram: Arc<Ram>, arena: Arc<Arena>, line: u32) -> Self {
+        let frames = vec![0; ram.pages()];
+        let scratch =
+            Scratch { cpu: PageBytes::ZERO, device: PageBytes::ZERO, changed: Bits::EMPTY, moved: Bits::EMPTY, written: Bits::EMPTY };
+        Self { ram, arena, frames, pages: Vec::new(), free: VecDeque::new(), line: line as usize, refs: 0, scratch: Box::new(scratch) }
+    }
+
+    /// Pages with two copies.
+    pub(crate) fn tracked(&self) -> u64 {
+        (self.pages.len() - self.free.len()) as u64
+    }
+
+    /// (mapping, page) pairs.
+    pub(crate) fn refs(&self) -> usize {
+        self.refs
+    }
+
+    /// Slot of the page at `gpa`.
+    #[inline]
+    pub(crate) fn slot(&self, gpa: u64) -> Option<u32> {
+        self.frames.get(self.ram.frame(gpa)?)?.checked_sub(1)
+    }
+
+    /// The lines touched by `start..end` of a page.
+    #[inline]
+    fn lines(&self, start: usize, end: usize) -> u128 {
+        lines(self.line, start, end)
+    }
+
+    /// Puts a chunk of a mapping under two copies; false when there is no room.
+    pub(crate) fn enter(&mut self, chunk: &Chunk, mapping: u32) -> bool {
+        let Some(entry) = self.ram.frame(chunk.page).and_then(|frame| self.frames.get_mut(frame)) else { return false };
+        let slot = match entry.checked_sub(1) {
+            Some(slot) => slot,
+            None => {
+                let slot = match self.free.pop_front() {
+                    Some(slot) => slot,
+                    None => {
+                        let slot = narrow(self.pages.len());
+                        if slot >= self.arena.slots() {
+                            return false;
+                        }
+                        self.arena.prepare(slot);
+                        self.pages.push(Box::new(Page { gpa: 0, baseline: PageBytes::ZERO, fresh: Bits::EMPTY, refs: Vec::new() }));
+                        slot
+                    }
+                };
+                *entry = slot + 1;
+                slot
+            }
+        };
+        let Some(page) = self.pages.get_mut(slot as usize) else { return false };
+        if page.refs.len() >= MAX_REFS {
+            return false;
+        }
+        page.gpa = chunk.page;
+        page.refs.push(PageRef {
+            mapping,
+            segment: chunk.segment,
+            start: narrow(chunk.start),
+            end: narrow(chunk.end),
+            ..PageRef::default()
+        });
+        self.refs += 1;
+        true
+    }
+
+    /// Takes a chunk of a mapping out again. Bytes under no other mapping are no longer fresh; a page under none has one copy.
+    pub(crate) fn leave(&mut self, chunk: &Chunk, mapping: u32) {
+        let Some(slot) = self.slot(chunk.page) else { return };
+        let Some(page) = self.pages.get_mut(slot as usize) else { return };
+        let Some(at) = page.refs.iter().position(|r| r.mapping == mapping && r.segment == chunk.segment) else { return };
+        let gone = page.refs.swap_remove(at);
+        self.refs -= 1;
+        if page.refs.is_empty() {
+            page.fresh = Bits::EMPTY;
+            self.arena.forget(slot, 0, PAGE);
+            if let Some(entry) = self.ram.frame(chunk.page).and_then(|frame| self.frames.get_mut(frame)) {
+                *entry = 0;
+            }
+            self.free.push_back(slot);
+            return;
+        }
+        let alone = &mut self.scratch.changed;
+        *alone = Bits::EMPTY;
+        alone.set(gone.start as usize, gone.end as usize);
+        for other in &page.refs {
+            alone.clear(other.start as usize, other.end as usize);
+        }
+        for (start, end) in alone.runs() {
+            page.fresh.clear(start, end);
+            self.arena.forget(slot, start, end);
+        }
+    }
+
+    /// Bytes the device wrote in the chunk that differ from the CPU's copy: how many, from where to where, and what they are.
+    pub(crate) fn untaken(&mut self, chunk: &Chunk) -> Option<(u64, usize, usize, Evidence)> {
+        let slot = self.slot(chunk.page)?;
+        let (start, end) = (chunk.start, chunk.end);
+        if !self.arena.any_written(slot, start, end) {
+            return None;
+        }
+        let scratch = &mut *self.scratch;
+        self.ram.read(chunk.page, start, scratch.cpu.bytes_mut().get_mut(start..end)?);
+        self.arena.read(slot, start, scratch.device.bytes_mut().get_mut(start..end)?);
+        scratch.written = Bits::EMPTY;
+        self.arena.written(slot, start, end, &mut scratch.written);
+        for word in words(start, end) {
+            let differ = crate::bits::differing_word(&scratch.cpu, &scratch.device, word);
+            if let Some(bits) = scratch.written.0.get_mut(word) {
+                *bits &= differ;
+            }
+        }
+        let (first, last) = scratch.written.hull()?;
+        let evidence = evidence(chunk, first, &scratch.cpu, &scratch.device);
+        Some((scratch.written.count(start, end), first, last, evidence))
+    }
+
+    /// Other mappings of the page a chunk lies in that have bytes in the lines `start..end` touches but no byte of
+    /// `start..end` itself.
+    pub(crate) fn sharing_lines(&self, chunk: &Chunk, mapping: u32) -> impl Iterator<Item = u32> + '_ {
+        let slot = self.slot(chunk.page);
+        let refs = slot.and_then(|slot| self.pages.get(slot as usize)).map_or(&[][..], |page| page.refs.as_slice());
+        let (start, end) = (chunk.start, chunk.end);
+        let first = start / self.line * self.line;
+        let last = end.next_multiple_of(self.line);
+        refs.iter()
+            .filter(move |r| {
+                let (a, b) = (r.start as usize, r.end as usize);
+                r.mapping != mapping && a < last && first < b && !(a < end && start < b)
+            })
+            .map(|r| r.mapping)
+    }
+
+    /// A live mapping of the byte at the guest physical address `gpa`.
+    pub(crate) fn mapping_at(&self, gpa: u64, mappings: &crate::mapping::Mappings) -> Option<u32> {
+        let page = self.pages.get(self.slot(gpa)? as usize)?;
+        let byte = narrow(index(gpa % crate::bits::PAGE_U64));
+        let r = page.refs.iter().find(|r| (r.start..r.end).contains(&byte))?;
+        mappings.get(r.mapping).filter(|m| m.is_live()).map(|_| r.mapping)
+    }
+
+    /// Whether a device owns any line of the chunk through `mapping`.
+    #[cfg(test)]
+    pub(crate) fn owns(&self, chunk: &Chunk, mapping: u32) -> bool {
+        let lines = self.lines(chunk.start, chunk.end);
+        self.slot(chunk.page)
+            .and_then(|slot| self.pages.get(slot as usize))
+            .is_some_and(|page| page.refs.iter().any(|r| r.mapping == mapping && r.segment == chunk.segment && r.owned & lines != 0))
+    }
+}
+
+fn lines(line: usize, start: usize, end: usize) -> u128 {
+    if start >= end {
+        return 0;
+    }
+    // A line is a power of two of bytes: shifts, no divisions on the hot path.
+    let shift = line.trailing_zeros();
+    let (first, last) = (start >> shift, (end - 1) >> shift);
+    (!0u128 >> (127 - (last - first).min(127))) << first.min(127)
+}
+
+/// The lines that lie wholly inside `start..end`.
+fn whole_lines(line: usize, start: usize, end: usize) -> u128 {
+    lines(line, start.next_multiple_of(line), end / line * line)
+}
+
+#[inline]
+fn find_ref<'a>(refs: &'a mut [PageRef], mapping: u32, chunk: &Chunk) -> Option<&'a mut PageRef> {
+    refs.iter_mut().find(|r| r.mapping == mapping && r.segment == chunk.segment)
+}
+
+/// Up to 64 bytes of both copies from `first` on, begun at a multiple of 16 if the chunk reaches that far.
+fn evidence(chunk: &Chunk, first: usize, cpu: &PageBytes, device: &PageBytes) -> Evidence {
+    let from = (first / 16 * 16).max(chunk.start);
+    let to = chunk.end.min(from + 64);
+    let mut evidence = Evidence { at: chunk.at(from), len: 0, cpu: [0; 64], device: [0; 64] };
+    if let (Some(c), Some(d)) = (cpu.bytes().get(from..to), device.bytes().get(from..to)) {
+        for ((out, byte), (out_d, byte_d)) in evidence.cpu.iter_mut().zip(c).zip(evidence.device.iter_mut().zip(d)) {
+            *out = *byte;
+            *out_d = *byte_d;
+        }
+        evidence.len = index((to - from) as u64);
+    }
+    evidence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_those_touched() {
+        assert_eq!(lines(64, 0, 0), 0);
+        assert_eq!(lines(64, 0, 1), 1);
+        assert_eq!(lines(64, 63, 65), 0b11);
+        assert_eq!(lines(64, 128, 192), 0b100);
+        assert_eq!(lines(64, 0, PAGE), u128::from(u64::MAX));
+        assert_eq!(lines(32, 0, PAGE), !0);
+        assert_eq!(lines(32, 4095, 4096), 1 << 127);
+        assert_eq!(lines(128, 0, PAGE), u128::from(u32::MAX));
+    }
+}

@@ -1,0 +1,292 @@
+//! The core itself: its public handle and its state.
+
+mod access;
+mod map;
+mod report;
+mod sync;
+mod unmap;
+
+pub(crate) use access::{Access, Wish};
+
+use crate::arena::Arena;
+use crate::call::{Answer, ApiCall, Caller};
+use crate::config::Config;
+use crate::copies::Copies;
+use crate::device::Device;
+use crate::error::Error;
+use crate::findings::Findings;
+use crate::handles::Handles;
+use crate::ids::{Requester, SiteId};
+use crate::mapping::Mappings;
+use crate::ram::Ram;
+use crate::rules;
+use crate::site::{Frame, SiteTable};
+use crate::summary::{CallKind, Stats, Summary};
+use crate::table::Table;
+use crate::view::DmaView;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vm_memory::GuestMemoryMmap;
+
+/// Requesters a guest can make the core remember.
+const MAX_DEVICES: usize = 4096;
+
+/// What a handle and every view share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) arena: Arc<Arena>,
+    /// Guest RAM as it was given; what a view calls its physical memory is never handed out.
+    engine: Mutex<Engine>,
+}
+
+impl Shared {
+    /// Locks the engine. A panic elsewhere does not take the evidence with it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Handle to the core. Cheap to clone, usable from every thread; every method takes the one lock and none calls back.
+#[derive(Clone, Debug)]
+pub struct Coherence {
+    shared: Arc<Shared>,
+}
+
+impl Coherence {
+    /// Sets the core up over guest RAM. Each region should be a shared mapping of a file (a memfd) and say so with its
+    /// `file_offset`: the core maps the file once more, in the type a view hands out, and coherent memory is accessed there. A
+    /// region without a file works, except that devices cannot reach coherent memory in it
+    /// ([`AccessError::NotShared`](crate::AccessError::NotShared)).
+    ///
+    /// # Errors
+    /// A configuration that is not valid, RAM that is not made of whole pages, or no memory: see [`Error`].
+    #[expect(clippy::needless_pass_by_value, reason = "the core is one of the owners of guest RAM")]
+    pub fn new(config: Config, ram: Arc<GuestMemoryMmap>) -> Result<Self, Error> {
+        config.validate()?;
+        let ram = Arc::new(Ram::new(&ram)?);
+        let arena = Arc::new(Arena::new(ram.pages())?);
+        let engine = Engine::new(config, Arc::clone(&ram), Arc::clone(&arena));
+        Ok(Self { shared: Arc::new(Shared { ram, arena, engine: Mutex::new(engine) }) })
+    }
+
+    /// Announces a device of this machine.
+    pub fn add_device(&self, requester: Requester, model: &str) {
+        let mut engine = self.shared.lock();
+        if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
+            model.clone_into(&mut device.model);
+        }
+    }
+
+    /// A call of the guest (event A). Whatever it holds, it is answered.
+    pub fn call(&self, caller: Caller, call: &ApiCall) -> Answer {
+        self.shared.lock().call(caller, call)
+    }
+
+    /// The function's Command register bit 2 (event B). Functions start without it, platform devices with.
+    pub fn set_bus_master(&self, requester: Requester, on: bool) {
+        let mut engine = self.shared.lock();
+        if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
+            device.bus_master = on;
+        }
+    }
+
+    /// The CPU is in a write to a register of the device (event B): what the device does from now on is attributed to `site`.
+    pub fn kick(&self, requester: Requester, site: SiteId) {
+        let mut engine = self.shared.lock();
+        if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
+            device.kick = site;
+        }
+    }
+
+    /// The function was reset (event B): it may not master the bus any more, its mappings stay.
+    pub fn reset_device(&self, requester: Requester) {
+        let mut engine = self.shared.lock();
+        if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
+            device.bus_master = matches!(requester, Requester::Platform(_));
+            device.kick = SiteId::default();
+        }
+    }
+
+    /// Something was not seen from now on (DV901); `what` says what in a few words.
+    pub fn blind_spot(&self, what: String) {
+        self.shared.lock().blind_spot(&what);
+    }
+
+    /// The number of a call stack, innermost frame first.
+    #[must_use]
+    pub fn intern_site(&self, stack: Vec<Frame>) -> SiteId {
+        let mut engine = self.shared.lock();
+        let known = !stack.is_empty();
+        let site = engine.sites.intern(stack);
+        if known && site == SiteId::default() {
+            engine.blind_spot("the table of call stacks is full: later stacks are not told apart");
+        }
+        site
+    }
+
+    /// The memory of a device, for bytes that are used when they are read.
+    #[must_use]
+    pub fn view(&self, requester: Requester) -> DmaView {
+        let id = self.shared.lock().device(requester);
+        DmaView::new(Arc::clone(&self.shared), id)
+    }
+
+    /// The mask that covers every handle (`dma_get_required_mask()`).
+    #[must_use]
+    pub fn required_mask(&self) -> u64 {
+        self.shared.lock().handles.required_mask()
+    }
+
+    /// Counters so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().stats_now()
+    }
+
+    /// Ends the run: looks for what can only be said at the end, and returns everything. Calling it twice reports what ends
+    /// with the run twice as often but loses nothing.
+    #[must_use]
+    pub fn finish(&self) -> Summary {
+        self.shared.lock().finish()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// The state behind the lock.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) config: Config,
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) copies: Copies,
+    pub(crate) handles: Handles,
+    pub(crate) table: Table,
+    pub(crate) mappings: Mappings,
+    pub(crate) devices: Vec<Device>,
+    by_requester: HashMap<Requester, u32>,
+    /// The requester of the last call and its record: calls come in runs.
+    last_requester: Option<(Requester, u32)>,
+    pub(crate) findings: Findings,
+    pub(crate) sites: SiteTable,
+    pub(crate) stats: Stats,
+    seq: u64,
+}
+
+impl Engine {
+    fn new(config: Config, ram: Arc<Ram>, arena: Arc<Arena>) -> Self {
+        Self {
+            copies: Copies::new(Arc::clone(&ram), arena, config.line_size),
+            handles: Handles::new(&config),
+            table: Table::new(&Handles::spans(&config)),
+            mappings: Mappings::default(),
+            devices: Vec::new(),
+            by_requester: HashMap::new(),
+            last_requester: None,
+            findings: Findings::new(config.max_findings),
+            sites: SiteTable::default(),
+            stats: Stats::default(),
+            seq: 0,
+            ram,
+            config,
+        }
+    }
+
+    /// The number of the next event.
+    pub(crate) fn tick(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The record of a requester, made at its first mention; `None` when there are too many.
+    fn device(&mut self, requester: Requester) -> Option<u32> {
+        if let Some((last, id)) = self.last_requester
+            && last == requester
+        {
+            return Some(id);
+        }
+        if let Some(id) = self.by_requester.get(&requester) {
+            self.last_requester = Some((requester, *id));
+            return Some(*id);
+        }
+        if self.devices.len() >= MAX_DEVICES {
+            self.blind_spot("calls for more requesters than there can be devices");
+            return None;
+        }
+        let id = crate::bits::narrow(self.devices.len());
+        self.devices.push(Device::new(requester));
+        self.by_requester.insert(requester, id);
+        Some(id)
+    }
+
+    fn call(&mut self, caller: Caller, call: &ApiCall) -> Answer {
+        self.tick();
+        let Some(device) = self.device(caller.requester) else { return Answer::Failed };
+        match call {
+            ApiCall::Map(map) => self.map(device, caller.site, map),
+            ApiCall::Unmap(unmap) => {
+                self.unmap(device, caller.site, unmap);
+                Answer::Done
+            }
+            ApiCall::Sync(sync) => {
+                self.sync(device, caller.site, sync);
+                Answer::Done
+            }
+            ApiCall::SetMask { mask } => Answer::Supported(self.set_mask(device, caller.site, *mask)),
+            ApiCall::Bound { driver } => {
+                if let Some(device) = self.devices.get_mut(device as usize) {
+                    device.bind(driver);
+                }
+                Answer::Done
+            }
+            ApiCall::Unbound => {
+                self.unbound(device);
+                Answer::Done
+            }
+        }
+    }
+
+    fn set_mask(&mut self, device: u32, site: SiteId, mask: u64) -> bool {
+        let supported = self.handles.reaches(mask);
+        let Some(record) = self.devices.get_mut(device as usize) else { return false };
+        record.called(CallKind::SetMask, site);
+        record.refused_mask = (!supported).then_some(mask);
+        // Looking at every mapping is only worth it for a mask that some handle can be above of.
+        if supported && mask < self.handles.required_mask() {
+            let above = self.mappings.live_where(|m| m.device == device && m.end() > 0 && m.end() - 1 > mask);
+            if let Some(id) = above.first()
+                && let Some(mapping) = self.mappings.get(*id)
+            {
+                let verdict = rules::life::mask_lowered(mapping, mask, above.len());
+                self.report(Some(device), Some(*id), site, "dma_set_mask", verdict, None);
+            }
+        }
+        supported
+    }
+
+    pub(crate) fn stats_now(&mut self) -> Stats {
+        self.note_peaks();
+        self.stats
+    }
+
+    pub(crate) fn note_peaks(&mut self) {
+        let stats = &mut self.stats;
+        stats.live_mappings = self.mappings.live() as u64;
+        stats.peak_mappings = stats.peak_mappings.max(stats.live_mappings);
+        stats.tracked_pages = self.copies.tracked();
+        stats.peak_tracked_pages = stats.peak_tracked_pages.max(stats.tracked_pages);
+    }
+}
+
+/// Names of the calls of the DMA API, for reports.
+pub(crate) mod names {
+    pub(crate) use super::map::map_name;
+    pub(crate) use super::unmap::unmap_name;
+}

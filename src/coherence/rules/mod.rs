@@ -1,0 +1,61 @@
+//! The rules: small functions from an event and the state before it to a verdict, a module per family.
+
+pub(crate) mod bus;
+pub(crate) mod device;
+pub(crate) mod life;
+pub(crate) mod lines;
+pub(crate) mod ownership;
+
+use crate::catalogue::Code;
+use crate::finding::{ByteRange, Severity};
+
+/// What a rule says about an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) code: Code,
+    pub(crate) severity: Severity,
+    /// The primary code that `code` replaces.
+    pub(crate) kind: Option<Code>,
+    pub(crate) range: Option<ByteRange>,
+    /// One sentence.
+    pub(crate) message: String,
+    /// One sentence; the rule's own fix when `None`.
+    pub(crate) advice: Option<String>,
+    /// Sequence number of the hand-over at fault, when that is not simply the last one of the bytes.
+    pub(crate) at_fault: Option<u64>,
+}
+
+impl Verdict {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, severity: code.rule().severity, kind: None, range: None, message: message.into(), advice: None, at_fault: None }
+    }
+
+    pub(crate) fn severity(self, severity: Severity) -> Self {
+        Self { severity, ..self }
+    }
+
+    pub(crate) fn kind(self, kind: Code) -> Self {
+        // A primary code does not stand for itself.
+        Self { kind: (kind != self.code).then_some(kind), ..self }
+    }
+
+    pub(crate) fn range(self, range: ByteRange) -> Self {
+        Self { range: Some(range), ..self }
+    }
+
+    pub(crate) fn at_fault(self, seq: u64) -> Self {
+        Self { at_fault: Some(seq), ..self }
+    }
+
+    pub(crate) fn advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
+    }
+}
+
+/// `bytes 16..20 of 4096`.
+pub(crate) fn bytes_of(range: ByteRange, size: u64) -> String {
+    match range.len() {
+        1 => format!("byte {} of {size}", range.start),
+        _ => format!("bytes {}..{} of {size}", range.start, range.end),
+    }
+}

@@ -1,0 +1,116 @@
+//! 2xx, 401: ownership and sync.
+
+use super::{Verdict, bytes_of};
+use crate::catalogue::Code;
+use crate::copies::{Lost, StaleRead};
+use crate::finding::{ByteRange, Severity};
+use crate::history::Event;
+use crate::ids::Family;
+use crate::mapping::Mapping;
+
+/// The device used bytes whose changes were not handed over: which rule says why. First match wins:
+/// 401, 210, 213, 214, 217, else 201. `used` is the whole transfer, `bytes` what was stale in it.
+pub(crate) fn stale_read(mapping: &Mapping, used: ByteRange, bytes: ByteRange, stale: &StaleRead) -> Verdict {
+    let of = bytes_of(bytes, mapping.size);
+    let verdict = skip_at_map(mapping, &of, stale)
+        .or_else(|| first_handover(mapping, &of, stale))
+        .or_else(|| wrong_sync(&of, stale))
+        .or_else(|| short_sync(mapping, used, bytes, &of))
+        .or_else(|| stale_reuse(&of, stale))
+        .unwrap_or_else(|| {
+            Verdict::new(
+                Code::DV201,
+                format!("The device used {of} as they were before the CPU changed them: the change was not handed over."),
+            )
+        });
+    verdict.kind(Code::DV201).range(bytes)
+}
+
+fn skip_at_map(mapping: &Mapping, of: &str, stale: &StaleRead) -> Option<Verdict> {
+    if mapping.family == Family::Pages || !mapping.skip_at_map() || stale.handed_here {
+        return None;
+    }
+    Some(Verdict::new(
+        Code::DV401,
+        format!("The device used {of} of a mapping made with DMA_ATTR_SKIP_CPU_SYNC that nothing had handed over."),
+    ))
+}
+
+fn first_handover(mapping: &Mapping, of: &str, stale: &StaleRead) -> Option<Verdict> {
+    if mapping.family != Family::Pages || !stale.never_handed {
+        return None;
+    }
+    Some(Verdict::new(Code::DV210, format!("The device used {of} of an allocation before they were ever handed over.")))
+}
+
+fn wrong_sync(of: &str, stale: &StaleRead) -> Option<Verdict> {
+    stale.wrong_sync.then(|| {
+        Verdict::new(
+            Code::DV213,
+            format!(
+                "The device used {of} as they were before the CPU changed them: a for_cpu sync was called where for_device was needed."
+            ),
+        )
+        .advice("Replace the dma_sync_*_for_cpu() after the CPU's writes by dma_sync_*_for_device().")
+    })
+}
+
+/// The newest for_device that overlaps the transfer, since the CPU last had it, covers none of the stale bytes.
+fn short_sync(mapping: &Mapping, used: ByteRange, bytes: ByteRange, of: &str) -> Option<Verdict> {
+    let sync = mapping
+        .history
+        .newest_first()
+        .take_while(|e| !(e.event == Event::ForCpu && e.range().overlaps(used)))
+        .find(|e| e.event == Event::ForDevice && e.range().overlaps(used))?;
+    if sync.range().overlaps(bytes) {
+        return None;
+    }
+    let message = format!(
+        "The device used {of} that were not handed over: the sync before it covered bytes {}..{} only.",
+        sync.range().start,
+        sync.range().end
+    );
+    Some(Verdict::new(Code::DV214, message).at_fault(sync.seq))
+}
+
+fn stale_reuse(of: &str, stale: &StaleRead) -> Option<Verdict> {
+    stale.used_before.then(|| {
+        Verdict::new(
+            Code::DV217,
+            format!("The device used {of} as they were in an earlier transfer: the buffer was used again without a hand-over."),
+        )
+    })
+}
+
+/// DV203, or DV213 at a for_cpu of bytes the CPU owned already: a hand-over to the CPU discarded what the CPU had written.
+pub(crate) fn lost_write(mapping: &Mapping, lost: &Lost, range: ByteRange, what: &str, sync: bool) -> Verdict {
+    let of = bytes_of(range, mapping.size);
+    let verdict = if sync && lost.cpu_owned {
+        Verdict::new(Code::DV213, format!("The CPU's writes to {of} were discarded by {what}: for_device was needed there."))
+            .advice("Replace this dma_sync_*_for_cpu() by dma_sync_*_for_device().")
+    } else if lost.cpu_owned {
+        Verdict::new(
+            Code::DV203,
+            format!("The CPU's writes to {of} after a for_cpu sync were discarded by {what}: they were never handed over."),
+        )
+        .advice("Call dma_sync_*_for_device() after writing, or write after the unmap.")
+    } else {
+        Verdict::new(Code::DV203, format!("The CPU wrote {of} while the device owned them, and {what} discarded the writes."))
+    };
+    verdict.kind(Code::DV203).range(range)
+}
+
+/// DV210 as a warning: a for_cpu on bytes the CPU wrote and never handed over.
+pub(crate) fn never_handed_over(range: ByteRange) -> Verdict {
+    let message = format!(
+        "Bytes {}..{} of an allocation were synced for the CPU after the CPU had written them and before they were ever handed over.",
+        range.start, range.end
+    );
+    Verdict::new(Code::DV210, message).severity(Severity::Warning).range(range)
+}
+
+/// DV221: device-written bytes nobody took.
+pub(crate) fn lost_device_write(range: ByteRange, count: u64, what: &str) -> Verdict {
+    let bytes = if count == 1 { "1 byte" } else { &format!("{count} bytes") };
+    Verdict::new(Code::DV221, format!("{bytes} the device wrote were not taken by the CPU before {what}.")).range(range)
+}
