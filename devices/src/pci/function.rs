@@ -1,0 +1,207 @@
+//! A PCI function: configuration space, MSI-X and a device model put together.
+
+use super::bar::BarSpec;
+use super::config::{ConfigSpace, Identity};
+use super::msix::{Msix, MsixSpec};
+use crate::bus::{ConfigChange, DecodedRange, MsiSink, PciFunction};
+use std::fmt;
+use std::sync::Arc;
+
+/// The interrupt vectors a register write raised, 0 to 63.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Vectors(u64);
+
+impl Vectors {
+    /// No vector.
+    pub const NONE: Self = Self(0);
+
+    /// These and `vector`; a vector above 63 is left out.
+    pub const fn with(self, vector: u16) -> Self {
+        if vector < 64 { Self(self.0 | 1 << vector) } else { self }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The vectors in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64).filter(move |vector| self.0 >> vector & 1 != 0)
+    }
+}
+
+/// What a device is apart from being a PCI function: registers behind BARs.
+///
+/// Offsets, lengths and bytes come from the guest. [`Function`] has checked that an access lies inside the BAR; the rest is the model's:
+/// no panic, no endless work.
+pub trait Model: Send {
+    /// Who the function says it is.
+    fn identity(&self) -> Identity;
+    /// All its BARs, the one of the MSI-X structures among them.
+    fn bars(&self) -> Vec<BarSpec>;
+    /// Its MSI-X structures, if it interrupts.
+    fn msix(&self) -> Option<MsixSpec> {
+        None
+    }
+    /// Whether it has a power management capability (D0 and D3hot; the way back resets the function).
+    fn power_management(&self) -> bool {
+        false
+    }
+    /// Reads from a BAR; `data` is to be filled completely, with 0xff where there is nothing.
+    fn read_bar(&mut self, bar: usize, offset: u64, data: &mut [u8]);
+    /// Writes to a BAR, does what follows from it, and says which vectors to raise.
+    fn write_bar(&mut self, bar: usize, offset: u64, data: &[u8]) -> Vectors;
+    /// Back to the state after power-on.
+    fn reset(&mut self);
+}
+
+/// A [`Model`] as a PCI function.
+pub struct Function<D> {
+    config: ConfigSpace,
+    msix: Option<(MsixSpec, Msix)>,
+    model: D,
+}
+
+impl<D: fmt::Debug> fmt::Debug for Function<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function").field("model", &self.model).field("msix", &self.msix).finish_non_exhaustive()
+    }
+}
+
+impl<D: Model> Function<D> {
+    /// Composes the function; `msi` is where its messages go ([`NoInterrupts`](super::NoInterrupts) for a model without).
+    ///
+    /// # Panics
+    /// If the model asks for BARs or MSI-X structures no function can have: a mistake in the model, not reachable by a guest.
+    pub fn new(model: D, msi: Arc<dyn MsiSink>) -> Self {
+        let mut config = ConfigSpace::new(&model.identity(), &model.bars());
+        if model.power_management() {
+            config.add_power_management();
+        }
+        let msix = model.msix().map(|spec| {
+            check_msix(&spec, config.bar(usize::from(spec.bar)));
+            config.add_msix(&spec);
+            (spec, Msix::new(spec.vectors, msi))
+        });
+        Self { config, msix, model }
+    }
+
+    /// The model.
+    pub const fn model(&self) -> &D {
+        &self.model
+    }
+
+    /// The model, to be changed from outside a register access; raise what follows with [`raise`](Self::raise).
+    pub const fn model_mut(&mut self) -> &mut D {
+        &mut self.model
+    }
+
+    /// Raises vectors for a reason other than a register access.
+    pub fn raise(&mut self, vectors: Vectors) {
+        if let Some((_, msix)) = &mut self.msix {
+            for vector in vectors.iter() {
+                msix.raise(vector);
+            }
+        }
+    }
+
+    fn in_bar(&self, bar: usize, offset: u64, len: usize) -> bool {
+        let end = u64::try_from(len).ok().and_then(|len| offset.checked_add(len));
+        self.config.bar(bar).is_some_and(|spec| end.is_some_and(|end| end <= spec.size))
+    }
+
+    fn msix_part(&self, bar: usize, offset: u64) -> Option<MsixPart> {
+        let (spec, _) = self.msix.as_ref().filter(|(spec, _)| usize::from(spec.bar) == bar)?;
+        if spec.table().contains(&offset) {
+            Some(MsixPart::Table(offset - spec.table().start))
+        } else if spec.pba().contains(&offset) {
+            Some(MsixPart::Pba(offset - spec.pba().start))
+        } else {
+            None
+        }
+    }
+}
+
+/// The MSI-X structure an access begins in, and where in it.
+enum MsixPart {
+    Table(u64),
+    Pba(u64),
+}
+
+fn check_msix(spec: &MsixSpec, bar: Option<&BarSpec>) {
+    assert!((1..=64).contains(&spec.vectors), "{spec:?}: 1 to 64 vectors");
+    assert!((spec.table_offset | spec.pba_offset).is_multiple_of(8), "{spec:?}: offsets are multiples of 8");
+    let (table, pba) = (spec.table(), spec.pba());
+    assert!(table.end <= pba.start || pba.end <= table.start, "{spec:?}: table and pending bits overlap");
+    let end = table.end.max(pba.end);
+    assert!(bar.is_some_and(|bar| end <= bar.size), "{spec:?}: does not fit into {bar:?}");
+}
+
+impl<D: Model> PciFunction for Function<D> {
+    fn read_config(&mut self, offset: usize, data: &mut [u8]) {
+        self.config.read(offset, data);
+    }
+
+    fn write_config(&mut self, offset: usize, data: &[u8]) -> ConfigChange {
+        let change = self.config.write(offset, data);
+        if change.contains(ConfigChange::RESET) {
+            self.model.reset();
+            if let Some((_, msix)) = &mut self.msix {
+                msix.reset();
+            }
+        }
+        let control = self.config.msix_control();
+        if let Some((_, msix)) = &mut self.msix {
+            msix.set_control(control);
+        }
+        change
+    }
+
+    fn ranges(&self) -> Vec<DecodedRange> {
+        self.config.ranges()
+    }
+
+    fn bus_master(&self) -> bool {
+        self.config.bus_master()
+    }
+
+    fn read_bar(&mut self, bar: usize, offset: u64, data: &mut [u8]) {
+        if !self.in_bar(bar, offset, data.len()) {
+            data.fill(0xff);
+            return;
+        }
+        match (self.msix_part(bar, offset), &self.msix) {
+            (Some(MsixPart::Table(offset)), Some((_, msix))) => msix.read_table(offset, data),
+            (Some(MsixPart::Pba(offset)), Some((_, msix))) => msix.read_pba(offset, data),
+            _ => self.model.read_bar(bar, offset, data),
+        }
+    }
+
+    fn write_bar(&mut self, bar: usize, offset: u64, data: &[u8]) {
+        if !self.in_bar(bar, offset, data.len()) {
+            return;
+        }
+        match (self.msix_part(bar, offset), &mut self.msix) {
+            (Some(MsixPart::Table(offset)), Some((_, msix))) => msix.write_table(offset, data),
+            (Some(MsixPart::Pba(_)), _) => {}
+            _ => {
+                let vectors = self.model.write_bar(bar, offset, data);
+                self.raise(vectors);
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.config.reset();
+        if let Some((_, msix)) = &mut self.msix {
+            msix.reset();
+        }
+        self.model.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests;

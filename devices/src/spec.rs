@@ -1,0 +1,228 @@
+//! What a user writes to get a device: `NAME[,KEY=VALUE]...`, as in `--device ncdma,mask=32`.
+
+use crate::bus::{DeviceContext, PciFunction};
+use crate::ncdma::{self, NcdmaSpec};
+use std::fmt;
+use std::str::FromStr;
+use vm_memory::GuestMemory;
+
+/// A device to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceSpec {
+    /// The reference DMA engine.
+    Ncdma(NcdmaSpec),
+}
+
+/// A model that can be built, for lists and help texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Its name in a device specification.
+    pub name: &'static str,
+    /// What it is, one line.
+    pub summary: &'static str,
+    /// Its keys.
+    pub keys: &'static [KeyInfo],
+}
+
+/// A key of a device specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it sets, one line.
+    pub help: &'static str,
+    /// The values allowed.
+    pub values: &'static str,
+    /// The value it has when not given.
+    pub default: &'static str,
+}
+
+/// What is wrong with a device specification.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// There is no name.
+    #[error("device specification {spec:?} does not begin with a model name; models: {known}")]
+    NoModel {
+        /// What was given.
+        spec: String,
+        /// The names there are.
+        known: String,
+    },
+    /// There is no such model.
+    #[error("there is no device model {name:?}; models: {known}")]
+    UnknownModel {
+        /// What was given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A part after the name is not `key=value`.
+    #[error("device {model}: {part:?} (part {position}) is not KEY=VALUE; keys: {known}")]
+    NotKeyValue {
+        /// The model.
+        model: &'static str,
+        /// The part.
+        part: String,
+        /// Its number, counted from 1 after the name.
+        position: usize,
+        /// The keys there are.
+        known: String,
+    },
+    /// The model has no such key.
+    #[error("device {model} has no key {key:?}; keys: {known}")]
+    UnknownKey {
+        /// The model.
+        model: &'static str,
+        /// The key.
+        key: String,
+        /// The keys there are.
+        known: String,
+    },
+    /// A key is given twice.
+    #[error("device {model}: key {key:?} is given twice")]
+    Repeated {
+        /// The model.
+        model: &'static str,
+        /// The key.
+        key: &'static str,
+    },
+    /// A value is not allowed.
+    #[error("device {model}: {key}={value} is not allowed; {key} takes {allowed}")]
+    BadValue {
+        /// The model.
+        model: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+/// Every model, in the order of a list for people.
+#[must_use]
+pub const fn models() -> &'static [ModelInfo] {
+    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO];
+    MODELS
+}
+
+/// Builds the device `spec` names on what `context` gives it.
+#[must_use]
+pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Box<dyn PciFunction> {
+    match spec {
+        DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
+    }
+}
+
+impl DeviceSpec {
+    /// Name, summary and keys of the model.
+    #[must_use]
+    pub const fn info(&self) -> &'static ModelInfo {
+        match self {
+            Self::Ncdma(_) => &NcdmaSpec::INFO,
+        }
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.info().name
+    }
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ncdma(spec) => spec.fmt(f),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let known = || names(models().iter().map(|model| model.name));
+        let (name, rest) = text.split_once(',').map_or((text, None), |(name, rest)| (name, Some(rest)));
+        if name.is_empty() || name.contains('=') {
+            return Err(SpecError::NoModel { spec: text.to_owned(), known: known() });
+        }
+        let Some(info) = models().iter().find(|info| info.name == name) else {
+            return Err(SpecError::UnknownModel { name: name.to_owned(), known: known() });
+        };
+        let pairs = pairs(info, rest)?;
+        // One arm for each model; the name was found in the table above.
+        NcdmaSpec::from_pairs(&pairs).map(Self::Ncdma)
+    }
+}
+
+/// A key of the model and the text given for it.
+pub(crate) type Pair<'a> = (&'static KeyInfo, &'a str);
+
+fn pairs<'a>(info: &'static ModelInfo, rest: Option<&'a str>) -> Result<Vec<Pair<'a>>, SpecError> {
+    let model = info.name;
+    let known = || names(info.keys.iter().map(|key| key.name));
+    let mut pairs: Vec<Pair<'a>> = Vec::new();
+    for (index, part) in rest.into_iter().flat_map(|rest| rest.split(',')).enumerate() {
+        let Some((key, value)) = part.split_once('=') else {
+            return Err(SpecError::NotKeyValue { model, part: part.to_owned(), position: index + 1, known: known() });
+        };
+        let Some(info) = info.keys.iter().find(|info| info.name == key) else {
+            return Err(SpecError::UnknownKey { model, key: key.to_owned(), known: known() });
+        };
+        if pairs.iter().any(|(seen, _)| seen.name == info.name) {
+            return Err(SpecError::Repeated { model, key: info.name });
+        }
+        pairs.push((info, value));
+    }
+    Ok(pairs)
+}
+
+fn names(names: impl Iterator<Item = &'static str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        text.parse::<DeviceSpec>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_specification_reads_back_as_written() {
+        for text in ["ncdma", "ncdma,mask=32"] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+        assert_eq!("ncdma,mask=64".parse::<DeviceSpec>().unwrap().to_string(), "ncdma");
+    }
+
+    #[test]
+    fn errors_say_what_where_and_what_is_allowed() {
+        assert_eq!(error(""), "device specification \"\" does not begin with a model name; models: ncdma");
+        assert_eq!(error("mask=3"), "device specification \"mask=3\" does not begin with a model name; models: ncdma");
+        assert_eq!(error("e1000"), "there is no device model \"e1000\"; models: ncdma");
+        assert_eq!(error("ncdma,"), "device ncdma: \"\" (part 1) is not KEY=VALUE; keys: mask");
+        assert_eq!(error("ncdma,mask=32,fast"), "device ncdma: \"fast\" (part 2) is not KEY=VALUE; keys: mask");
+        assert_eq!(error("ncdma,bits=32"), "device ncdma has no key \"bits\"; keys: mask");
+        assert_eq!(error("ncdma,mask=32,mask=33"), "device ncdma: key \"mask\" is given twice");
+        for value in ["23", "65", "", "-1", "0x20", "32bit", "99999999999999999999"] {
+            let expected = format!("device ncdma: mask={value} is not allowed; mask takes 24 to 64");
+            assert_eq!(error(&format!("ncdma,mask={value}")), expected);
+        }
+    }
+
+    #[test]
+    fn defaults_in_the_help_are_allowed_values() {
+        for model in models() {
+            assert!(model.name.parse::<DeviceSpec>().is_ok());
+            for key in model.keys {
+                let text = format!("{},{}={}", model.name, key.name, key.default);
+                assert_eq!(text.parse::<DeviceSpec>().unwrap(), model.name.parse().unwrap(), "{text}");
+            }
+        }
+    }
+}
