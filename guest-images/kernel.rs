@@ -1,0 +1,270 @@
+//! Guest kernels: by name from the Debian archive, or a user's own.
+
+mod debian;
+mod headers;
+mod manifest;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+pub(crate) use debian::applets;
+pub use debian::busybox;
+pub use headers::HeadersError;
+pub use manifest::{Manifest, ManifestError};
+
+use crate::apt::{AptError, Tools};
+use crate::bzimage::{self, BzImageError};
+use crate::cache::{Cache, CacheError};
+use crate::hash;
+use crate::modtree::{ModTreeError, ModuleTree};
+use crate::progress::{Observer, Step};
+
+/// Why a kernel could not be had.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A name dmavet does not know.
+    #[error(
+        "unknown kernel {0:?}: known are debian:6.1, debian:6.12, debian:7.2 (each also with /generic behind it), or the path of a bzImage"
+    )]
+    UnknownName(String),
+    /// A user's file is not there.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The image is not a kernel, or cannot be unpacked.
+    #[error("{path}: {source}")]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BzImageError,
+    },
+    /// The image does not say its release.
+    #[error("{0} does not say which kernel release it is")]
+    NoRelease(PathBuf),
+    /// The packages do not hold what they should.
+    #[error("the packages of {kernel} hold no {what}")]
+    Incomplete {
+        /// Kernel asked for.
+        kernel: String,
+        /// What was looked for.
+        what: String,
+    },
+    /// Packages could not be had.
+    #[error(transparent)]
+    Apt(#[from] AptError),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A cached file is not what was recorded.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The headers cannot be made usable.
+    #[error(transparent)]
+    Headers(#[from] HeadersError),
+    /// The module tree cannot be read.
+    #[error(transparent)]
+    Modules(#[from] ModTreeError),
+}
+
+/// Which kernel a guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelSpec {
+    /// A stock kernel from the Debian archive.
+    Debian {
+        /// `6.1`, `6.12` or `7.2`.
+        version: String,
+        /// `cloud` (default) or `generic`, which has the drivers for old hardware.
+        flavour: String,
+    },
+    /// A user's own.
+    Own {
+        /// bzImage or ELF kernel.
+        image: PathBuf,
+        /// `lib/modules/RELEASE` of that kernel.
+        modules: Option<PathBuf>,
+        /// Build tree or extracted headers, to compile modules against.
+        build: Option<PathBuf>,
+    },
+}
+
+impl Default for KernelSpec {
+    fn default() -> Self {
+        Self::Debian { version: "6.1".into(), flavour: "cloud".into() }
+    }
+}
+
+impl FromStr for KernelSpec {
+    type Err = KernelError;
+
+    /// `debian`, `debian:6.12`, `debian:6.12/generic`, or a path (anything with a `/` before any `:`, or that exists).
+    fn from_str(text: &str) -> Result<Self, KernelError> {
+        let unknown = || KernelError::UnknownName(text.into());
+        if text == "debian" {
+            return Ok(Self::default());
+        }
+        if let Some(rest) = text.strip_prefix("debian:") {
+            let (version, flavour) = rest.split_once('/').unwrap_or((rest, "cloud"));
+            debian::suite(version).ok_or_else(unknown)?;
+            debian::package_flavour(flavour).ok_or_else(unknown)?;
+            return Ok(Self::Debian { version: version.into(), flavour: flavour.into() });
+        }
+        if text.contains('/') || Path::new(text).exists() {
+            return Ok(Self::Own { image: text.into(), modules: None, build: None });
+        }
+        Err(unknown())
+    }
+}
+
+impl fmt::Display for KernelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Debian { version, flavour } if flavour == "cloud" => write!(f, "debian:{version}"),
+            Self::Debian { version, flavour } => write!(f, "debian:{version}/{flavour}"),
+            Self::Own { image, .. } => write!(f, "{}", image.display()),
+        }
+    }
+}
+
+/// A kernel ready to boot, and what is needed to build and pack modules for it. All paths are absolute.
+#[derive(Clone, Debug)]
+pub struct KernelFiles {
+    /// What the user calls it, e.g. `debian:6.1`.
+    pub name: String,
+    /// `uname -r`.
+    pub release: String,
+    /// `cloud`, `generic` or `own`.
+    pub flavour: String,
+    /// The bzImage as shipped. For a user's ELF kernel this is that file.
+    pub bzimage: PathBuf,
+    /// The ELF kernel, unpacked on the host.
+    pub vmlinux: PathBuf,
+    /// `lib/modules/RELEASE`, if there are modules.
+    pub modules_dir: Option<PathBuf>,
+    /// Build tree for out-of-tree modules.
+    pub headers: Option<PathBuf>,
+    /// The kernel's configuration.
+    pub config: Option<PathBuf>,
+    manifest: Option<Manifest>,
+}
+
+impl KernelFiles {
+    /// The kernel's own modules; empty for a kernel without a module directory.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn modules(&self) -> Result<ModuleTree, KernelError> {
+        Ok(match &self.modules_dir {
+            Some(dir) => ModuleTree::read(dir)?,
+            None => ModuleTree::default(),
+        })
+    }
+
+    /// Reads one of the kernel's own modules, decompressed, checked against the hash recorded when it was unpacked.
+    ///
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn read_module(&self, path: &Path) -> Result<Vec<u8>, KernelError> {
+        if let Some(manifest) = &self.manifest {
+            manifest.check(path)?;
+        }
+        Ok(crate::modtree::read_module(path)?)
+    }
+
+    /// A kernel of which only the release matters.
+    #[cfg(test)]
+    pub(crate) fn for_tests(release: &str, headers: Option<PathBuf>) -> Self {
+        let none = PathBuf::from("/nonexistent");
+        Self {
+            name: "test".into(),
+            release: release.into(),
+            flavour: "own".into(),
+            bzimage: none.clone(),
+            vmlinux: none,
+            modules_dir: None,
+            headers,
+            config: None,
+            manifest: None,
+        }
+    }
+
+    /// Identifies the headers for the module cache: configuration, symbol versions and release.
+    pub(crate) fn headers_identity(&self) -> Result<String, KernelError> {
+        let mut parts = hash::Parts::default();
+        parts.add(&self.release);
+        if let Some(headers) = &self.headers {
+            parts.add(headers.as_os_str().as_encoded_bytes());
+            for file in [".config", "Module.symvers"] {
+                match fs::read(headers.join(file)) {
+                    Ok(contents) => parts.add(contents),
+                    // A build tree that was never fully built has no Module.symvers.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => parts.add(""),
+                    Err(source) => return Err(KernelError::Read { path: headers.join(file), source }),
+                }
+            }
+        }
+        Ok(parts.finish())
+    }
+}
+
+/// Gets a kernel: from the cache if it is there and sound, else from the archive. `refresh` asks the archive for a newer build.
+///
+/// # Errors
+/// See [`KernelError`]; without network everything already in the cache still works.
+pub fn kernel(cache: &Cache, spec: &KernelSpec, refresh: bool, observer: Observer<'_>) -> Result<KernelFiles, KernelError> {
+    match spec {
+        KernelSpec::Debian { version, flavour } => debian::kernel(cache, version, flavour, refresh, &Tools::default(), observer),
+        KernelSpec::Own { image, modules, build } => own(cache, image, modules.as_deref(), build.as_deref(), observer),
+    }
+}
+
+fn own(
+    cache: &Cache,
+    image: &Path,
+    modules: Option<&Path>,
+    build: Option<&Path>,
+    observer: Observer<'_>,
+) -> Result<KernelFiles, KernelError> {
+    let absolute = |path: &Path| fs::canonicalize(path).map_err(|source| KernelError::Read { path: path.into(), source });
+    let bzimage = absolute(image)?;
+    let contents = fs::read(&bzimage).map_err(|source| KernelError::Read { path: bzimage.clone(), source })?;
+    let release = bzimage::release(&contents).ok_or_else(|| KernelError::NoRelease(bzimage.clone()))?;
+    let vmlinux = if contents.starts_with(b"\x7fELF") {
+        bzimage.clone()
+    } else {
+        let path = cache.entries("vmlinux").join(hash::of_bytes(&contents));
+        if !path.exists() {
+            let builder = cache.lock("vmlinux", observer)?;
+            observer(Step::Decompress { release: release.clone() });
+            let kernel = bzimage::vmlinux(&contents).map_err(|source| KernelError::Image { path: bzimage.clone(), source })?;
+            builder.publish_file(&kernel, &path)?;
+        }
+        path
+    };
+    let build = build.map(absolute).transpose()?;
+    let config = build.as_ref().map(|b| b.join(".config")).filter(|p| p.exists());
+    Ok(KernelFiles {
+        name: bzimage.display().to_string(),
+        release,
+        flavour: "own".into(),
+        vmlinux,
+        bzimage,
+        modules_dir: modules.map(absolute).transpose()?,
+        headers: build,
+        config,
+        manifest: None,
+    })
+}
+
+#[cfg(test)]
+mod tests;
