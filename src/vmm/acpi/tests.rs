@@ -1,0 +1,78 @@
+use super::*;
+
+fn machine(cpus: u8) -> Machine {
+    Machine { cpus, window64: layout::WINDOW64 }
+}
+
+fn le32(image: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(image[offset..offset + 4].try_into().unwrap())
+}
+
+fn le64(image: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(image[offset..offset + 8].try_into().unwrap())
+}
+
+fn at(address: u64) -> usize {
+    usize::try_from(address - boot::ACPI).unwrap()
+}
+
+/// The table at `address`, checked for length and sum.
+fn table<'a>(image: &'a [u8], address: u64, signature: &[u8]) -> &'a [u8] {
+    let start = at(address);
+    let len = usize::try_from(le32(image, start + 4)).unwrap();
+    let table = &image[start..start + len];
+    assert_eq!(&table[..4], signature);
+    assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "checksum of {}", String::from_utf8_lossy(signature));
+    table
+}
+
+#[test]
+fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
+    let (image, rsdp) = build(&machine(3));
+    let root = &image[at(rsdp)..at(rsdp) + 36];
+    assert_eq!(&root[..8], b"RSD PTR ");
+    assert_eq!(root[..20].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+    assert_eq!(root.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+    let xsdt = table(&image, le64(root, 24), b"XSDT");
+    let entries: Vec<u64> = xsdt[36..].chunks_exact(8).map(|entry| le64(entry, 0)).collect();
+    let [fadt, madt, mcfg] = entries[..] else { panic!("{entries:x?}") };
+    let fadt = table(&image, fadt, b"FACP");
+    table(&image, le64(fadt, 140), b"DSDT");
+    let flags = le32(fadt, 112);
+    assert_ne!(flags & 1 << 20, 0, "hardware-reduced");
+    assert_ne!(flags & 1 << 10, 0, "reset register");
+    assert_eq!(le64(fadt, 116 + 4), u64::from(POWER_PORTS + power::RESET));
+    assert_eq!(u16::from_le_bytes([fadt[109], fadt[110]]), BOOT_ARCH);
+    let madt = table(&image, madt, b"APIC");
+    let mut kinds = Vec::new();
+    let mut rest = &madt[44..];
+    while let [kind, len, ..] = *rest {
+        kinds.push(kind);
+        rest = &rest[usize::from(len)..];
+    }
+    assert_eq!(kinds, [0, 0, 0, 1], "three CPUs and an I/O APIC");
+    let mcfg = table(&image, mcfg, b"MCFG");
+    assert_eq!(le64(mcfg, 44), ECAM.start);
+}
+
+#[test]
+fn the_largest_machine_fits() {
+    let (image, _) = build(&machine(crate::VmConfig::MAX_CPUS));
+    assert!(image.len() as u64 <= boot::RESET_VECTOR - boot::ACPI, "{} bytes", image.len());
+}
+
+/// Writes the DSDT where `iasl -d` can look at it.
+#[test]
+#[ignore = "for looking at the tables by hand"]
+fn dump() {
+    let (image, rsdp) = build(&machine(2));
+    let xsdt = table(&image, le64(&image, at(rsdp) + 24), b"XSDT");
+    for entry in xsdt[36..].chunks_exact(8) {
+        let start = at(le64(entry, 0));
+        let name = String::from_utf8_lossy(&image[start..start + 4]).into_owned();
+        std::fs::write(format!("{name}.aml"), table(&image, le64(entry, 0), name.as_bytes())).unwrap();
+        if name == "FACP" {
+            std::fs::write("DSDT.aml", table(&image, le64(&image, start + 140), b"DSDT")).unwrap();
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a run is made of.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dmavet_devices::DeviceSpec;
+
+/// Limits on how long things may take; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the start to the agent's hello.
+    pub boot: Option<Duration>,
+    /// From the agent's hello to the workload's exit status.
+    pub command: Option<Duration>,
+    /// Without a line on the console, a device write or an agent call.
+    pub silence: Option<Duration>,
+    /// The whole run.
+    pub total: Option<Duration>,
+}
+
+impl Timeouts {
+    /// No limits at all.
+    pub const NONE: Self = Self { boot: None, command: None, silence: None, total: None };
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |n: u64| Some(Duration::from_secs(60 * n));
+        Self { boot: minutes(2), command: minutes(10), silence: minutes(1), total: None }
+    }
+}
+
+/// A virtual machine to run.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// ELF vmlinux (preferred: no decompression in the guest) or bzImage.
+    pub kernel: PathBuf,
+    /// Initial RAM file system.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line; the machine itself needs nothing on it.
+    pub cmdline: String,
+    /// Guest RAM in bytes, a multiple of 4096.
+    pub memory: u64,
+    /// Number of CPUs, 1 to [`VmConfig::MAX_CPUS`].
+    pub cpus: u8,
+    /// Devices under test, from 00:02.0 on, in this order.
+    pub devices: Vec<DeviceSpec>,
+    /// Limits.
+    pub timeouts: Timeouts,
+    /// The coherence core's settings.
+    pub coherence: dmavet_coherence::Config,
+}
+
+impl VmConfig {
+    /// The most CPUs: APIC ids stay below the broadcast id of xAPIC.
+    pub const MAX_CPUS: u8 = 64;
+    /// The most devices under test: slots 2 to 31 of the bus.
+    pub const MAX_DEVICES: usize = 30;
+}

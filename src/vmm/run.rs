@@ -1,0 +1,41 @@
+//! One run from beginning to end.
+
+use crate::config::VmConfig;
+use crate::error::VmmError;
+use crate::journal::Journal;
+use crate::machine::Chassis;
+use crate::observer::Observer;
+use crate::outcome::{Outcome, VmStats, resident_beyond_shared};
+use crate::watchdog::Watchdog;
+use crate::wiring;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Boots the guest of `config`, runs it until something ends it, and tells `observer` about it meanwhile.
+///
+/// `cancel` ends the run when it becomes readable; it is not read.
+///
+/// # Errors
+/// When the run could not be started or the host failed. Everything a guest can do to itself is an [`End`](crate::End).
+pub fn run(config: VmConfig, observer: Arc<dyn Observer>, cancel: &EventFd) -> Result<Outcome, VmmError> {
+    if !(1..=VmConfig::MAX_CPUS).contains(&config.cpus) {
+        return Err(VmmError::Cpus { got: config.cpus });
+    }
+    if config.devices.len() > VmConfig::MAX_DEVICES {
+        return Err(VmmError::Devices { got: config.devices.len() });
+    }
+    let journal = Arc::new(Journal::new(observer.clone()));
+    let chassis = Chassis::new(config.memory, config.cpus, journal.clone())?;
+    let (pci, coherence) = wiring::populate(&chassis, &config, observer.clone())?;
+    let machine = chassis.assemble(pci, observer)?;
+    journal.phase("machine");
+    machine.load(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
+    journal.phase("loaded");
+    let remains = machine.run(Watchdog::new(config.timeouts), cancel)?;
+    let memory_beyond = resident_beyond_shared();
+    journal.phase("end");
+    let (phases, exit, setup_failed) = journal.close();
+    let stats =
+        VmStats { exits: remains.exits.by_name(), console_bytes: remains.console_bytes, guest_memory: config.memory, memory_beyond };
+    Ok(Outcome { end: remains.end, coherence, exit, setup_failed, phases, stats })
+}

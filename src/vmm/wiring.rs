@@ -1,0 +1,120 @@
+//! Puts the agent and the devices under test on the bus, and ties both to the coherence core.
+
+use crate::config::VmConfig;
+use crate::end::End;
+use crate::error::VmmError;
+use crate::irq::Vectors;
+use crate::journal::Journal;
+use crate::machine::{Chassis, Foundation};
+use crate::observer::Observer;
+use crate::pci::agent::{self, AgentSink};
+use crate::pci::{Curtain, PciRoot, Watcher};
+use dmavet_agent::{Agent, AgentEvent};
+use dmavet_coherence::{Bdf, Coherence, Frame, Requester, SiteId};
+use dmavet_devices::bus::{DeviceContext, DeviceMemory};
+use dmavet_devices::pci::host_bridge;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const HOST_BRIDGE: Bdf = Bdf::new(0, 0, 0);
+const AGENT: Bdf = Bdf::new(0, 1, 0);
+const FIRST_DEVICE: u8 = 2;
+
+/// Builds the bus of `config` for `chassis`, and the coherence core its devices see memory through.
+///
+/// # Errors
+/// When the core refuses its settings.
+pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<(PciRoot, Coherence), VmmError> {
+    let Foundation { router, end, activity, journal } = chassis.foundation.clone();
+    let mut settings = config.coherence.clone();
+    settings.reserved.push(chassis.window64());
+    let coherence = Coherence::new(settings, chassis.memory()).map_err(VmmError::Coherence)?;
+    let curtain = Arc::new(Curtain::default());
+    let sink = Events { observer, journal, end, curtain: curtain.clone(), activity };
+    let mut pci = PciRoot::default();
+    pci.add(HOST_BRIDGE, Box::new(host_bridge()), None, None);
+    let agent = Agent::new(coherence.clone(), chassis.memory());
+    pci.add(AGENT, Box::new(agent::function(agent, sink)), None, None);
+    for (slot, spec) in (FIRST_DEVICE..).zip(&config.devices) {
+        let bdf = Bdf::new(0, slot, 0);
+        let requester = Requester::Pci(bdf);
+        coherence.add_device(requester, spec.name());
+        let view = coherence.view(requester);
+        let memory = DeviceMemory { poll: view.polling(), used: view };
+        let context = DeviceContext { memory, msi: Vectors::new(router.clone()) };
+        let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, sites: Mutex::default() });
+        pci.add(bdf, dmavet_devices::build(spec, context), Some(curtain.clone()), Some(watcher));
+    }
+    Ok((pci, coherence))
+}
+
+/// Ties what the bus sees of a device under test to the coherence core.
+struct Tie {
+    coherence: Coherence,
+    requester: Requester,
+    sites: Mutex<HashMap<u64, SiteId>>,
+}
+
+impl Tie {
+    /// The most doorbell sites remembered here; a driver has a handful.
+    const MAX_SITES: usize = 1024;
+
+    /// The site of a register write: one frame, the address behind the instruction, like a return address.
+    fn site(&self, rip: u64) -> SiteId {
+        if rip == 0 {
+            return SiteId::default();
+        }
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(site) = sites.get(&rip) {
+            return *site;
+        }
+        let site = self.coherence.intern_site(vec![Frame { address: rip, symbol: String::new() }]);
+        if sites.len() < Self::MAX_SITES {
+            sites.insert(rip, site);
+        }
+        site
+    }
+}
+
+impl Watcher for Tie {
+    fn bus_master(&self, on: bool) {
+        self.coherence.set_bus_master(self.requester, on);
+    }
+    fn reset(&self) {
+        self.coherence.reset_device(self.requester);
+    }
+    fn doorbell(&self, rip: u64) {
+        self.coherence.kick(self.requester, self.site(rip));
+    }
+}
+
+/// Acts on the agent's events.
+struct Events {
+    observer: Arc<dyn Observer>,
+    journal: Arc<Journal>,
+    end: Arc<crate::end::EndCell>,
+    curtain: Arc<Curtain>,
+    activity: Arc<crate::board::Activity>,
+}
+
+impl AgentSink for Events {
+    fn event(&mut self, event: AgentEvent) {
+        self.activity.note();
+        self.observer.agent(&event);
+        match event {
+            AgentEvent::Hello { .. } => {
+                self.journal.hello();
+                self.curtain.raise();
+            }
+            AgentEvent::Phase(name) => self.journal.phase(&name),
+            AgentEvent::Exit(status) => self.journal.exit(status),
+            AgentEvent::SetupFailed(text) => self.journal.setup_failed(text),
+            AgentEvent::End => self.end.set(End::Complete),
+            AgentEvent::Panic(message) => self.end.set(End::Panic(message)),
+            AgentEvent::Bound { .. } | AgentEvent::Unbound { .. } | AgentEvent::Module { .. } | AgentEvent::Output(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
