@@ -1,0 +1,53 @@
+//! `dmavet list`.
+
+use crate::exit::{Exit, Failure};
+use clap::{Args, ValueEnum};
+use dmavet_coherence::catalogue;
+
+/// Arguments of `dmavet list`.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// What to list
+    #[arg(value_enum)]
+    pub what: What,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// Device models and their keys
+    Devices,
+    /// The rule catalogue
+    Rules,
+    /// The reference driver's variants
+    Variants,
+}
+
+/// Prints a list.
+///
+/// # Errors
+/// None today; the type is that of every command.
+pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    match args.what {
+        What::Devices => {
+            for model in dmavet_devices::models() {
+                println!("{:<10} {}", model.name, model.summary);
+                for key in model.keys {
+                    println!("    {:<12} {}: {} (default {})", format!("{}=", key.name), key.help, key.values, key.default);
+                }
+            }
+        }
+        What::Rules => {
+            for rule in catalogue::rules() {
+                let state = if rule.checked { "" } else { "  (not checked yet)" };
+                println!("{}  {:<24} {:<8} {}{state}", rule.code, rule.slug, rule.severity.name(), rule.rule);
+            }
+        }
+        What::Variants => {
+            for variant in dmavet_images::sources::variants() {
+                println!("ref:ncdma/{:<28} {}", variant.name, variant.summary);
+            }
+        }
+    }
+    Ok(Exit::Clean)
+}

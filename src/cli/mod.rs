@@ -1,0 +1,78 @@
+//! The command line.
+
+mod batch;
+mod demo;
+mod doctor;
+mod explain;
+mod list;
+mod run;
+
+pub use run::{RunArgs, SgPolicy};
+
+use crate::exit::{Exit, Failure};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Boots a stock x86-64 Linux kernel on devices whose DMA is not cache-coherent and names the driver, function and source
+/// line that broke a rule of the DMA API.
+#[derive(Debug, Parser)]
+#[command(name = "dmavet", version, max_term_width = 120, after_long_help = Exit::table(), after_help = "dmavet --help shows the exit codes.")]
+pub struct Cli {
+    /// Where kernels and built modules are kept (default: $DMAVET_CACHE, else ~/.cache/dmavet)
+    #[arg(long, global = true, value_name = "DIR")]
+    cache: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The guided first run: the correct reference driver, then a buggy one, and what was seen
+    Demo(demo::DemoArgs),
+    /// One guest run, one verdict
+    Run(Box<RunArgs>),
+    /// Several runs, one after the other, each with its own verdict
+    ///
+    /// FILE holds the arguments of one `dmavet run` per line; empty lines and lines that start with # are skipped. Where the
+    /// nested lab is needed it is booted once for all of them.
+    Batch(batch::BatchArgs),
+    /// Print the rule behind a code: its source, an example of the bug, and the fix
+    Explain(explain::ExplainArgs),
+    /// Check whether this machine can run dmavet, and say what is missing
+    Doctor(doctor::DoctorArgs),
+    /// List devices, rules or the reference driver's variants
+    List(list::ListArgs),
+    /// Execute prepared runs on this machine's KVM (used inside the lab)
+    #[command(hide = true)]
+    Execute(run::ExecuteArgs),
+}
+
+/// Runs the command line of this process.
+///
+/// # Errors
+/// A [`Failure`] carries the one message for the user and the exit code.
+pub fn main() -> Result<Exit, Failure> {
+    let cli = Cli::parse();
+    let cache = cli.cache.as_deref();
+    match cli.command {
+        Command::Demo(args) => demo::demo(&args, cache),
+        Command::Run(args) => run::run(&args, cache),
+        Command::Batch(args) => batch::batch(&args, cache),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Doctor(args) => doctor::doctor(&args, cache),
+        Command::List(args) => list::list(&args),
+        Command::Execute(args) => run::execute(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

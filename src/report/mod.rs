@@ -1,0 +1,230 @@
+//! What a run found, as people and programs read it.
+//!
+//! [`Report`] is the one model behind every format. What two runs of the same thing may differ in (counts, times, handles,
+//! guest addresses) is kept apart in members named `volatile`; all else is the same in both.
+
+pub mod build;
+pub mod coverage;
+pub mod symbols;
+pub mod text;
+
+use crate::run::Verdict;
+use coverage::ModuleCoverage;
+use dmavet_coherence::Severity;
+use serde::{Deserialize, Serialize};
+use symbols::SourceFrame;
+
+/// What is printed on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// The contents of findings.json
+    Json,
+}
+
+/// Everything a run has to say.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Always `dmavet-findings`.
+    pub format: String,
+    /// Version of the format; a reader refuses what it does not know.
+    pub version: u32,
+    /// How the run ended and why.
+    pub verdict: Verdict,
+    /// What was run.
+    pub run: RunInfo,
+    /// The findings, errors first.
+    pub findings: Vec<ReportFinding>,
+    /// Bytes devices wrote that the CPU never took.
+    pub untaken: Vec<Untaken>,
+    /// The DMA call sites of the modules under test.
+    pub coverage: Vec<ModuleCoverage>,
+    /// What may differ between two runs of the same thing.
+    #[serde(rename = "volatile")]
+    pub volatile: RunVolatile,
+}
+
+impl Report {
+    /// The version this program writes.
+    pub const VERSION: u32 = 1;
+    /// File name in the run directory.
+    pub const FILE: &'static str = "findings.json";
+}
+
+/// What was run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Name of the run: the modules it checks.
+    pub title: String,
+    /// The command line that made it.
+    pub command: Vec<String>,
+    /// Release of the guest kernel.
+    pub kernel: String,
+    /// Guest CPUs.
+    pub cpus: u8,
+    /// Guest memory in bytes.
+    pub memory: u64,
+    /// Cache line size in bytes.
+    pub line_size: u32,
+    /// Profile of the operation table.
+    pub profile: String,
+    /// Devices and the drivers they were bound to.
+    pub devices: Vec<RunDevice>,
+}
+
+/// A device of the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunDevice {
+    /// PCI address or platform node.
+    pub device: String,
+    /// Device model.
+    pub model: String,
+    /// Drivers that were bound to it.
+    pub drivers: Vec<String>,
+}
+
+/// One finding.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReportFinding {
+    /// Rule code.
+    pub code: String,
+    /// Rule slug.
+    pub slug: String,
+    /// error, warning or note.
+    pub severity: Severity,
+    /// The primary code this one is the finer name of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<String>,
+    /// PCI address or platform node.
+    pub device: String,
+    /// Driver bound to it.
+    pub driver: String,
+    /// One sentence: what to change.
+    pub advice: String,
+    /// The mapping, where the finding is about one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mapping: Option<ReportMapping>,
+    /// The bytes concerned, within the mapping.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub range: Option<ByteRange>,
+    /// Where ownership last changed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub handover: Option<ReportSite>,
+    /// Where the offence happened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub offence: Option<ReportSite>,
+    /// What may differ between two runs.
+    #[serde(rename = "volatile")]
+    pub volatile: FindingVolatile,
+}
+
+/// What may differ between two runs in a finding.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FindingVolatile {
+    /// One sentence: what happened, with the numbers of this run.
+    pub message: String,
+    /// What the two sides saw.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes: Option<TwoSides>,
+    /// How often it happened.
+    pub count: u64,
+    /// Sequence number of the first time.
+    pub first_seq: u64,
+    /// Sequence number of the last time.
+    pub last_seq: u64,
+    /// Handles of the mapping, first and last byte (IOVA).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub handles: Option<(String, String)>,
+    /// What led there, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub history: Vec<ReportEvent>,
+}
+
+/// One entry of the history of a mapping.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReportEvent {
+    /// Sequence number in the run.
+    pub seq: u64,
+    /// What happened.
+    pub what: String,
+    /// Where, as `function (file:line)`.
+    pub place: String,
+}
+
+/// A mapping or allocation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReportMapping {
+    /// Family of the call.
+    pub family: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Direction.
+    pub direction: String,
+    /// Where it was made.
+    pub made: ReportSite,
+}
+
+/// Bytes within a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteRange {
+    /// Offset from the mapping's first byte.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// The same bytes as the CPU and the device see them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TwoSides {
+    /// Offset of the first byte shown, from the mapping's first byte.
+    pub offset: u64,
+    /// The CPU's copy, in hex.
+    pub cpu: String,
+    /// The device's copy, in hex.
+    pub device: String,
+}
+
+/// A call stack with a word on what happened there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReportSite {
+    /// What happened there.
+    pub what: String,
+    /// Frames, innermost first, inlined ones included.
+    pub frames: Vec<SourceFrame>,
+}
+
+impl ReportSite {
+    /// The frame to name: the innermost one in a driver's own source, else with a source line, else at all. Inlined helpers
+    /// of the kernel's headers (`writel`, `dma_map_single_attrs`) are not what a reader looks for.
+    #[must_use]
+    pub fn top(&self) -> Option<&SourceFrame> {
+        symbols::top(&self.frames)
+    }
+}
+
+/// Bytes a device wrote into a mapping that the CPU never took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Untaken {
+    /// PCI address or platform node.
+    pub device: String,
+    /// The mapping.
+    pub mapping: ReportMapping,
+    /// The bytes of the example, within the mapping.
+    pub range: ByteRange,
+    /// What the two sides hold there; may differ between two runs.
+    #[serde(rename = "volatile")]
+    pub bytes: TwoSides,
+    /// Where the chance to take them passed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub passed: Option<ReportSite>,
+}
+
+/// What may differ between two runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunVolatile {
+    /// Phases of the run with the milliseconds since power-on at which they began.
+    pub phases: Vec<(String, u64)>,
+    /// Counters.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}

@@ -1,0 +1,201 @@
+//! The report for people.
+
+use crate::report::coverage::Reached;
+use crate::report::symbols::{self, SourceFrame};
+use crate::report::{Report, ReportFinding, ReportMapping, ReportSite, TwoSides, Untaken};
+use dmavet_coherence::Severity;
+use dmavet_coherence::catalogue::Rule;
+use std::fmt::Write as _;
+
+const RULER: &str = "==================================================================";
+
+/// The whole report.
+#[must_use]
+pub fn report(report: &Report, pedantic: bool) -> String {
+    let mut out = String::new();
+    let shown: Vec<&ReportFinding> = report.findings.iter().filter(|f| pedantic || f.severity != Severity::Note).collect();
+    for finding in &shown {
+        write_finding(&mut out, finding);
+    }
+    for untaken in &report.untaken {
+        write_untaken(&mut out, untaken);
+    }
+    write_coverage(&mut out, report);
+    write_summary(&mut out, report, shown.len());
+    out
+}
+
+fn write_finding(out: &mut String, finding: &ReportFinding) {
+    let place = finding.offence.as_ref().and_then(ReportSite::top).map(|f| format!(" in {}", short(f))).unwrap_or_default();
+    let finer = finding.kind.as_ref().map(|k| format!(" ({k})")).unwrap_or_default();
+    let _ = writeln!(out, "{RULER}");
+    let _ = writeln!(out, "dmavet: {}: {}{finer} {}{place}", finding.severity.name(), finding.code, finding.slug);
+    let _ = writeln!(out, "{}", finding.volatile.message);
+    let _ = writeln!(out, "\nDevice {} driver {}", finding.device, or_dash(&finding.driver));
+    if let Some(mapping) = &finding.mapping {
+        write_mapping_line(out, mapping, finding.volatile.handles.as_ref());
+    }
+    if let Some(bytes) = &finding.volatile.bytes {
+        write_bytes(out, bytes);
+    }
+    if let Some(site) = &finding.offence {
+        write_site(out, site);
+    }
+    if let Some(site) = &finding.handover {
+        write_site(out, site);
+    }
+    if let Some(mapping) = &finding.mapping {
+        write_site(out, &mapping.made);
+    }
+    if !finding.volatile.history.is_empty() {
+        let _ = writeln!(out, "\nWhat led there:");
+        for event in &finding.volatile.history {
+            let _ = writeln!(out, "  #{:<6} {:<44} {}", event.seq, event.what, event.place);
+        }
+    }
+    let _ = writeln!(out, "\nTo fix: {}", finding.advice);
+    if finding.volatile.count > 1 {
+        let _ = writeln!(out, "Seen {} times.", finding.volatile.count);
+    }
+    let _ = writeln!(out, "(dmavet explain {} tells the rule and its source)", finding.code);
+    let _ = writeln!(out, "{RULER}");
+}
+
+fn write_mapping_line(out: &mut String, mapping: &ReportMapping, handles: Option<&(String, String)>) {
+    let handles = handles.map(|(first, last)| format!(", handles {first}..{last}")).unwrap_or_default();
+    let _ = writeln!(out, "Mapping: {} of {} bytes, {}{handles}", mapping.family, mapping.size, mapping.direction);
+}
+
+fn write_bytes(out: &mut String, bytes: &TwoSides) {
+    let _ = writeln!(out, "\nBytes from offset {:#x} of the mapping (^^ where they differ):", bytes.offset);
+    let cpu: Vec<&str> = pairs(&bytes.cpu);
+    let device: Vec<&str> = pairs(&bytes.device);
+    for (row, (cpu, device)) in cpu.chunks(16).zip(device.chunks(16)).enumerate() {
+        let offset = bytes.offset + row as u64 * 16;
+        let marks: Vec<&str> = cpu.iter().zip(device).map(|(a, b)| if a == b { "  " } else { "^^" }).collect();
+        let _ = writeln!(out, "  {offset:#06x}  CPU     {}", cpu.join(" "));
+        let _ = writeln!(out, "          device  {}", device.join(" "));
+        let marks = marks.join(" ");
+        if !marks.trim().is_empty() {
+            let _ = writeln!(out, "                  {}", marks.trim_end());
+        }
+    }
+}
+
+fn pairs(hex: &str) -> Vec<&str> {
+    (0..hex.len() / 2).filter_map(|i| hex.get(i * 2..i * 2 + 2)).collect()
+}
+
+fn write_site(out: &mut String, site: &ReportSite) {
+    let _ = writeln!(out, "\n{}:", site.what);
+    if site.frames.is_empty() {
+        let _ = writeln!(out, "  (not known)");
+    }
+    for frame in &site.frames {
+        let _ = writeln!(out, "  {}", long(frame));
+    }
+}
+
+/// `function+0x1a/0x80 [module] (file.c:12)`.
+fn long(frame: &SourceFrame) -> String {
+    let mut text = format!("{}{}", or_dash(&frame.function), frame.offset);
+    if !frame.module.is_empty() {
+        let _ = write!(text, " [{}]", frame.module);
+    }
+    if frame.line != 0 {
+        let _ = write!(text, " ({}:{})", frame.file, frame.line);
+    }
+    if frame.inlined {
+        text.push_str(" (inlined)");
+    }
+    text
+}
+
+/// `function (file.c:12)`.
+#[must_use]
+pub fn short(frame: &SourceFrame) -> String {
+    if frame.line == 0 {
+        return format!("{}{}", or_dash(&frame.function), frame.offset);
+    }
+    let file = frame.file.rsplit('/').next().unwrap_or_default();
+    format!("{} ({file}:{})", or_dash(&frame.function), frame.line)
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+fn write_untaken(out: &mut String, untaken: &Untaken) {
+    let _ = writeln!(out, "{RULER}");
+    let _ = writeln!(out, "dmavet: bytes the device wrote that the CPU never took (device {})", untaken.device);
+    let _ = writeln!(
+        out,
+        "The workload failed, and these {} bytes at offset {:#x} were written by the device and never brought to the CPU.",
+        untaken.range.len, untaken.range.offset
+    );
+    write_mapping_line(out, &untaken.mapping, None);
+    write_bytes(out, &untaken.bytes);
+    if let Some(site) = &untaken.passed {
+        write_site(out, site);
+    }
+    write_site(out, &untaken.mapping.made);
+    let _ = writeln!(out, "\nIf the CPU is meant to see them, a dma_sync_*_for_cpu() or an unmap is missing before it reads.");
+    let _ = writeln!(out, "{RULER}");
+}
+
+fn write_coverage(out: &mut String, report: &Report) {
+    for module in &report.coverage {
+        let (reached, total) = module.reached();
+        let _ = writeln!(out, "DMA call sites of {}: {reached} of {total} reached", module.module);
+        for site in &module.sites {
+            let note = match site.reached {
+                Reached::Yes => continue,
+                Reached::No => "not reached",
+                Reached::TailCall => "tail call, cannot be told",
+            };
+            let place = symbols::top(&site.frames).map(short).unwrap_or_default();
+            let _ = writeln!(out, "  {note}: {} in {place}", site.api);
+        }
+    }
+}
+
+fn write_summary(out: &mut String, report: &Report, shown: usize) {
+    for device in &report.run.devices {
+        let drivers = if device.drivers.is_empty() { "no driver".to_owned() } else { device.drivers.join(", ") };
+        let _ = writeln!(out, "Device {} ({}): {drivers}", device.device, device.model);
+    }
+    let counters = &report.volatile.counters;
+    let count = |name: &str| counters.get(name).copied().unwrap_or(0);
+    let _ = writeln!(
+        out,
+        "Checked: {} mappings, {} hand-overs, {} device reads, {} device writes. CPU accesses: by content at hand-overs.",
+        count("mappings"),
+        count("handovers"),
+        count("device_reads"),
+        count("device_writes"),
+    );
+    let notes = report.findings.len() - shown;
+    if notes > 0 {
+        let _ = writeln!(out, "{notes} notes not shown (--pedantic shows them).");
+    }
+    let _ = writeln!(out, "dmavet: {}: {}", report.run.title, report.verdict.headline());
+}
+
+/// A rule of the catalogue, for `dmavet explain`.
+#[must_use]
+pub fn rule(rule: &Rule) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "{} {} ({})\n", rule.code, rule.slug, rule.severity.name());
+    let _ = writeln!(out, "Rule: {}", rule.rule);
+    let _ = writeln!(out, "Source: {}", rule.source);
+    if !rule.checked {
+        let _ = writeln!(out, "This version of dmavet does not check it yet.");
+    }
+    let _ = writeln!(out, "\nExample of the bug:\n{}", indent(rule.example));
+    let _ = writeln!(out, "\nThe fix:\n{}", indent(rule.fix));
+    out
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,157 @@
+//! Executes prepared runs: on this machine's KVM or in the lab.
+
+use crate::exit::{Exit, Failure};
+use crate::report::build::{self, Told};
+use crate::report::{Format, Report, text};
+use crate::run::host::Place;
+use crate::run::watcher::Watcher;
+use crate::run::{Plan, Stop, host, in_lab, rundir};
+use dmavet_vmm::{End, Limit, Outcome, Timeouts, VmConfig};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is shown while a run goes on. Progress goes to standard error, the workload's output to standard output.
+#[derive(Clone, Copy, Debug)]
+pub struct Show {
+    /// No progress lines.
+    pub quiet: bool,
+    /// The guest's console on standard error.
+    pub console: bool,
+    /// The workload's output.
+    pub workload: bool,
+}
+
+/// A run that was made.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    /// Its exit code.
+    pub exit: Exit,
+    /// Why, in one sentence.
+    pub headline: String,
+    /// Where its results are.
+    pub run_dir: PathBuf,
+    /// Whether notes are printed.
+    pub pedantic: bool,
+}
+
+/// Executes `plans` one after the other.
+///
+/// # Errors
+/// When a run could not be made at all.
+pub fn execute_all(plans: &[Plan], place: Place, cache: Option<&Path>, show: &Show) -> Result<Vec<RunResult>, Failure> {
+    match place {
+        Place::Here => {
+            for plan in plans {
+                if execute_here(plan, show)? == Exit::Interrupted {
+                    break;
+                }
+            }
+        }
+        Place::Lab => in_lab::execute(plans, cache, show)?,
+    }
+    plans.iter().filter(|p| p.run_dir.join(Report::FILE).exists()).map(result_of).collect()
+}
+
+fn result_of(plan: &Plan) -> Result<RunResult, Failure> {
+    let report = load_report(&plan.run_dir)?;
+    Ok(RunResult {
+        exit: report.verdict.result,
+        headline: report.verdict.headline(),
+        run_dir: plan.run_dir.clone(),
+        pedantic: plan.policy.pedantic,
+    })
+}
+
+fn load_report(run_dir: &Path) -> Result<Report, Failure> {
+    let path = run_dir.join(Report::FILE);
+    let bytes = std::fs::read(&path).map_err(|e| Failure::internal(format!("cannot read {}: {e}", path.display())))?;
+    serde_json::from_slice(&bytes).map_err(|e| Failure::internal(format!("{}: {e}", path.display())))
+}
+
+/// Prints the result of a run on standard output.
+///
+/// # Errors
+/// When the run directory cannot be read back.
+pub fn print_result(result: &RunResult, format: Format) -> Result<(), Failure> {
+    let report = load_report(&result.run_dir)?;
+    match format {
+        Format::Text => print!("{}", text::report(&report, result.pedantic)),
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?);
+        }
+    }
+    Ok(())
+}
+
+/// Executes one plan on this machine's KVM and writes its run directory.
+///
+/// # Errors
+/// When the virtual machine cannot be made or the run directory cannot be written.
+pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
+    let devices = plan.devices.iter().map(|d| d.parse()).collect::<Result<Vec<_>, _>>().map_err(|e| Failure::usage(format!("{e}")))?;
+    let mut coherence = dmavet_coherence::Config::for_ram(plan.memory);
+    coherence.line_size = plan.line_size;
+    coherence.sg_merge = plan.sg_merge;
+    coherence.seed = plan.seed;
+    let seconds = |s: u64| (s != 0).then(|| Duration::from_secs(s));
+    let config = VmConfig {
+        kernel: plan.kernel.clone(),
+        initrd: Some(plan.initrd.clone()),
+        cmdline: command_line(plan),
+        memory: plan.memory,
+        cpus: plan.cpus,
+        devices,
+        timeouts: Timeouts {
+            boot: seconds(plan.limits.boot),
+            command: seconds(plan.limits.command),
+            silence: seconds(plan.limits.silence),
+            total: None,
+        },
+        coherence,
+    };
+    let watcher = Arc::new(Watcher::create(plan, *show)?);
+    let cancel = host::cancel_on_signals()?;
+    let outcome = dmavet_vmm::run(config, watcher, &cancel.fd).map_err(|e| host::explain(&e))?;
+    let report = build::report(plan, &outcome.coherence.finish(), &told(plan, &outcome))?;
+    let json = serde_json::to_vec_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?;
+    rundir::write(&plan.run_dir, "report.txt", text::report(&report, plan.policy.pedantic).as_bytes())?;
+    rundir::write(&plan.run_dir, Report::FILE, &json)?;
+    Ok(report.verdict.result)
+}
+
+/// The machine's outcome in the words of the verdict.
+fn told(plan: &Plan, outcome: &Outcome) -> Told {
+    let seconds = |d: &Duration| d.as_secs();
+    let stop = match &outcome.end {
+        End::Complete | End::PowerOff => Stop::PowerOff,
+        End::Reset(_) if outcome.exit.is_none() => Stop::Guest(
+            "the guest reset itself before its workload ended (a panic before the agent was there ends so, too; see console.log)".into(),
+        ),
+        End::Reset(_) => Stop::Guest("the guest reset itself".into()),
+        End::Panic(message) => Stop::Guest(format!("the guest kernel panicked: {message}")),
+        End::TripleFault { cpu, rip } => Stop::Guest(format!("CPU {cpu} of the guest shut down (triple fault) at {rip:#x}")),
+        End::Silence(limit) => Stop::Timeout(format!("the guest gave no sign of life for {} s (--silence-timeout)", seconds(limit))),
+        End::Timeout(Limit::Boot, limit) => Stop::Timeout(format!("the guest did not boot within {} s (--boot-timeout)", seconds(limit))),
+        End::Timeout(Limit::Command | Limit::Total, limit) => {
+            Stop::Timeout(format!("modules and workload took longer than {} s (--timeout)", seconds(limit)))
+        }
+        End::Cancelled => Stop::Interrupted,
+        End::Internal(what) => Stop::Internal(what.clone()),
+    };
+    let mut counters: BTreeMap<String, u64> = outcome.stats.exits.iter().map(|(k, v)| (format!("exits_{k}"), *v)).collect();
+    counters.insert("console_bytes".into(), outcome.stats.console_bytes);
+    counters.insert("guest_memory".into(), plan.memory);
+    if let Some(bytes) = outcome.stats.memory_beyond {
+        counters.insert("memory_beyond_guest".into(), bytes);
+    }
+    Told { stop, workload: outcome.exit, setup_failed: outcome.setup_failed.clone(), phases: outcome.phases.clone(), counters }
+}
+
+/// The kernel command line: a console, and a panic that ends the run at once. All else is discovered through ACPI.
+fn command_line(plan: &Plan) -> String {
+    let mut words = vec!["console=ttyS0".to_owned(), "panic=-1".to_owned(), "quiet".to_owned()];
+    words.extend(plan.append.iter().cloned());
+    words.join(" ")
+}

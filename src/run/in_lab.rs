@@ -1,0 +1,100 @@
+//! Executes prepared runs in the lab: one outer machine for all of them.
+
+use crate::exit::{Exit, Failure};
+use crate::lab::{self, LabError, LabEvent, LabJob, LabOptions, Stream};
+use crate::run::{Plan, Show, host};
+use dmavet_images::cache::Cache;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Room of the outer machine beyond the memory of its guest, in MiB: the outer kernel, the packed files, this program.
+const OVERHEAD_MIB: u64 = 1200;
+
+/// How much longer than its own limits a run may take before the lab ends it.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Runs `plans` in order; each leaves its results in its run directory on this machine.
+///
+/// # Errors
+/// When the lab cannot be had, breaks down, or a job ends without results.
+pub fn execute(plans: &[Plan], cache: Option<&Path>, show: &Show) -> Result<(), Failure> {
+    let cache = Cache::open(cache).map_err(|e| Failure::cannot_run(e.to_string()))?;
+    let cancel = host::cancel_on_signals()?;
+    let largest = plans.iter().map(|p| p.memory >> 20).max().unwrap_or(0);
+    let mut options = LabOptions::new(&cache, &cancel.flag);
+    options.memory_mb = u32::try_from(largest + OVERHEAD_MIB).unwrap_or(u32::MAX).max(options.memory_mb);
+    options.job_limit = job_limit(plans);
+    options.console_log = plans.first().map(|p| p.run_dir.join("lab-console.log"));
+    let jobs: Vec<LabJob> = plans.iter().map(|plan| job(plan, show)).collect();
+    if !show.quiet {
+        eprintln!("dmavet: KVM here cannot run Linux, or the lab was asked for: running in a software-emulated machine");
+    }
+    let results = lab::run(&jobs, &options, &mut |event| tell(&event, show)).map_err(failure)?;
+    for (plan, result) in plans.iter().zip(&results) {
+        let known = result.exit_code.and_then(Exit::from_code);
+        if !plan.run_dir.join(crate::report::Report::FILE).exists() {
+            let how = match (result.exit_code, result.signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "no exit code".into(),
+            };
+            return Err(Failure::new(
+                known.filter(|e| *e != Exit::Clean).unwrap_or(Exit::Internal),
+                format!(
+                    "{} left no result in the lab ({how}); its messages are above, {} holds what it wrote",
+                    plan.title,
+                    plan.run_dir.display()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn job(plan: &Plan, show: &Show) -> LabJob {
+    let mut argv = vec!["execute".into(), plan.path().into_os_string()];
+    if show.console {
+        argv.push("--console".into());
+    }
+    if show.quiet {
+        argv.push("--quiet".into());
+    }
+    LabJob { argv, files: plan.files(), run_dir: plan.run_dir.clone() }
+}
+
+/// The longest any of the runs may take by its own limits.
+fn job_limit(plans: &[Plan]) -> Option<Duration> {
+    let limits = plans.iter().map(|p| (p.limits.boot != 0 && p.limits.command != 0).then_some(p.limits.boot + p.limits.command));
+    let longest = limits.collect::<Option<Vec<u64>>>()?.into_iter().max()?;
+    Some(Duration::from_secs(longest) + GRACE)
+}
+
+fn tell(event: &LabEvent, show: &Show) {
+    let text = match event {
+        LabEvent::Output { stream: Stream::Stdout, bytes, .. } => {
+            if show.workload {
+                let mut out = std::io::stdout().lock();
+                let _ = out.write_all(bytes).and_then(|()| out.flush());
+            }
+            return;
+        }
+        LabEvent::Output { stream: Stream::Stderr, bytes, .. } => {
+            let _ = std::io::stderr().write_all(bytes);
+            return;
+        }
+        LabEvent::Preparing(step) => format!("lab: {step}"),
+        LabEvent::Booting => "lab: booting".into(),
+        LabEvent::Rebooting => "lab: did not come up, booting once more".into(),
+        LabEvent::Booted(after) => format!("lab: up after {:.1} s", after.as_secs_f64()),
+        _ => return,
+    };
+    if !show.quiet {
+        eprintln!("dmavet: {text}");
+    }
+}
+
+fn failure(error: LabError) -> Failure {
+    let exit = if matches!(error, LabError::Cancelled) { Exit::Interrupted } else { Exit::CannotRun };
+    Failure::new(exit, error.to_string())
+}

@@ -1,0 +1,17 @@
+//! From a command line to a verdict: prepare a plan, execute it on KVM or in the lab, judge the outcome.
+
+mod execute;
+pub mod host;
+mod in_lab;
+mod plan;
+mod prepare;
+mod rundir;
+mod verdict;
+mod watcher;
+
+pub use execute::{Show, execute_all, execute_here, print_result};
+pub use host::Host;
+pub use plan::{Limits, Plan, PlanModule, Policy};
+pub use prepare::prepare;
+pub use rundir::default_run_dir;
+pub use verdict::{Facts, Stop, Verdict, judge};

@@ -1,0 +1,130 @@
+//! What one run needs, fully prepared: the kernel is unpacked, modules are built, the initramfs is packed.
+//!
+//! A plan is written as JSON into the run directory, so that the same run can be executed on this machine's KVM, inside the
+//! lab, or again later.
+
+use crate::exit::Failure;
+use crate::run::rundir;
+use dmavet_coherence::Severity;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A prepared run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Format version of this file.
+    pub version: u32,
+    /// The command that made the plan, for the report.
+    pub command: Vec<String>,
+    /// Name of the run for people: the modules it checks.
+    pub title: String,
+    /// Kernel image to boot: an ELF vmlinux or a bzImage.
+    pub kernel: PathBuf,
+    /// Release of that kernel (`uname -r`).
+    pub release: String,
+    /// The guest's initramfs.
+    pub initrd: PathBuf,
+    /// Words added to the kernel command line.
+    pub append: Vec<String>,
+    /// Guest RAM in bytes.
+    pub memory: u64,
+    /// Guest CPUs.
+    pub cpus: u8,
+    /// Device specifications (`dmavet list devices`).
+    pub devices: Vec<String>,
+    /// Modules under test as the guest loads them, with the host's copies that hold the debug information.
+    pub modules: Vec<PlanModule>,
+    /// Cache line size in bytes.
+    pub line_size: u32,
+    /// Whether sg neighbours are merged.
+    pub sg_merge: bool,
+    /// Seed of everything that is drawn at random.
+    pub seed: u64,
+    /// Time limits in seconds.
+    pub limits: Limits,
+    /// What fails the run.
+    pub policy: Policy,
+    /// The run directory.
+    pub run_dir: PathBuf,
+}
+
+impl Plan {
+    /// The version this program writes and reads.
+    pub const VERSION: u32 = 1;
+    /// File name in the run directory.
+    pub const FILE: &'static str = "plan.json";
+
+    /// Reads a plan back.
+    ///
+    /// # Errors
+    /// When it cannot be read or is of another version.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        let bytes = std::fs::read(path).map_err(|e| Failure::usage(format!("cannot read the plan {}: {e}", path.display())))?;
+        let plan: Self = serde_json::from_slice(&bytes).map_err(|e| Failure::usage(format!("{} is no plan: {e}", path.display())))?;
+        if plan.version != Self::VERSION {
+            return Err(Failure::usage(format!(
+                "{} is a plan of version {}, this dmavet reads version {}",
+                path.display(),
+                plan.version,
+                Self::VERSION
+            )));
+        }
+        Ok(plan)
+    }
+
+    /// Writes the plan into its run directory.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self) -> Result<(), Failure> {
+        let json = serde_json::to_vec_pretty(self).map_err(|e| Failure::internal(e.to_string()))?;
+        rundir::write(&self.run_dir, Self::FILE, &json)
+    }
+
+    /// Where the plan is kept.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.run_dir.join(Self::FILE)
+    }
+
+    /// The files of this machine the run reads.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.path(), self.kernel.clone(), self.initrd.clone()];
+        files.extend(self.modules.iter().map(|m| m.debug.clone()));
+        files
+    }
+}
+
+/// A module of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlanModule {
+    /// Name in the kernel.
+    pub name: String,
+    /// The object with debug information, on the host.
+    pub debug: PathBuf,
+    /// Whether the run is meant to check this module (false for the modules it depends on).
+    pub under_test: bool,
+}
+
+/// Time limits in seconds; 0 switches a limit off.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// From power-on until the agent answers.
+    pub boot: u64,
+    /// From then until the workload ended.
+    pub command: u64,
+    /// Without any sign of life from the guest.
+    pub silence: u64,
+}
+
+/// What fails a run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Policy {
+    /// The lowest severity that fails the run.
+    pub fail_on: Severity,
+    /// Print notes too.
+    pub pedantic: bool,
+    /// The share of DMA call sites, in percent, that must have been reached.
+    pub require_coverage: Option<u8>,
+}

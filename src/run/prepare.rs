@@ -1,0 +1,226 @@
+//! From the arguments of `dmavet run` to a plan.
+
+use crate::cli::{RunArgs, SgPolicy};
+use crate::exit::Failure;
+use crate::run::{Limits, Plan, PlanModule, Policy, Show, rundir};
+use dmavet_devices::DeviceSpec;
+use dmavet_images::cache::{Cache, CacheError};
+use dmavet_images::initramfs::{Image, ImageError};
+use dmavet_images::kernel::{self, KernelError, KernelFiles, KernelSpec};
+use dmavet_images::module::{self, BuildError, BuiltModule, ModuleSource};
+use dmavet_images::progress::Step;
+use dmavet_images::sources;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+/// The reference driver's prefix in `--module`.
+const REFERENCE: &str = "ref:ncdma";
+
+/// Prepares one run: fetches and builds what is missing, packs the initramfs, and writes the plan into the run directory.
+///
+/// # Errors
+/// A [`Failure`] with the user's mistake or what this machine lacks.
+pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show: &Show) -> Result<Plan, Failure> {
+    let spec = kernel_spec(args)?;
+    let devices = devices(args)?;
+    let modules = args.modules.iter().map(|m| Wanted::parse(m)).collect::<Result<Vec<_>, _>>()?;
+    let workload = workload(args)?;
+
+    let cache = Cache::open(cache).map_err(|e| cache_failure(&e))?;
+    let quiet = show.quiet;
+    let tell = move |step: Step| {
+        if !quiet {
+            eprintln!("dmavet: {step}");
+        }
+    };
+    let kernel = kernel::kernel(&cache, &spec, false, &tell).map_err(kernel_failure)?;
+    let agent = module::build(&cache, &kernel, &ModuleSource::agent(), &tell).map_err(build_failure)?;
+    let mut image = Image::new(&cache, &kernel, &agent.guest_ko, &tell).map_err(image_failure)?;
+    let mut planned = vec![PlanModule { name: agent.name.clone(), debug: agent.ko, under_test: false }];
+    for wanted in &modules {
+        planned.push(add_module(wanted, &cache, &kernel, &mut image, &tell)?);
+    }
+    image.workload(&workload);
+
+    let run_dir = rundir::create(args.run_dir.as_deref())?;
+    let initrd = run_dir.join("initramfs.cpio");
+    write_image(&image, &initrd)?;
+    let plan = Plan {
+        version: Plan::VERSION,
+        command,
+        title: title(args),
+        kernel: kernel.vmlinux.clone(),
+        release: kernel.release.clone(),
+        initrd,
+        append: args.append.clone(),
+        memory: u64::from(args.memory) << 20,
+        cpus: args.cpus,
+        devices,
+        modules: planned,
+        line_size: args.line_size,
+        sg_merge: args.sg == SgPolicy::Merge,
+        seed: args.seed,
+        limits: Limits { boot: args.boot_timeout, command: args.timeout, silence: args.silence_timeout },
+        policy: Policy { fail_on: args.fail_on, pedantic: args.pedantic, require_coverage: args.require_coverage },
+        run_dir,
+    };
+    plan.save()?;
+    Ok(plan)
+}
+
+fn title(args: &RunArgs) -> String {
+    if args.modules.is_empty() { "no module".into() } else { args.modules.join(", ") }
+}
+
+fn workload(args: &RunArgs) -> Result<Vec<u8>, Failure> {
+    if let Some(script) = &args.script {
+        return std::fs::read(script).map_err(|e| Failure::usage(format!("cannot read the script {}: {e}", script.display())));
+    }
+    if !args.command.is_empty() {
+        let line =
+            shlex::try_join(args.command.iter().map(String::as_str)).map_err(|_| Failure::usage("the command holds a NUL character"))?;
+        return Ok(format!("exec {line}\n").into_bytes());
+    }
+    if args.modules.iter().any(|m| m.starts_with(REFERENCE)) {
+        return Ok(sources::reference_workload().to_vec());
+    }
+    Err(Failure::usage("what shall the guest do? Name a script with --script FILE or a command after --"))
+}
+
+/// Device specifications, checked; the reference driver brings its device along.
+fn devices(args: &RunArgs) -> Result<Vec<String>, Failure> {
+    let mut devices = args.devices.clone();
+    if devices.is_empty() && args.modules.iter().any(|m| m.starts_with(REFERENCE)) {
+        devices.push("ncdma".into());
+    }
+    for device in &devices {
+        device.parse::<DeviceSpec>().map_err(|e| Failure::usage(format!("--device {device}: {e}")))?;
+    }
+    Ok(devices)
+}
+
+fn kernel_spec(args: &RunArgs) -> Result<KernelSpec, Failure> {
+    let spec: KernelSpec = args.kernel.parse().map_err(kernel_failure)?;
+    match spec {
+        KernelSpec::Own { image, .. } => {
+            if !image.is_file() {
+                return Err(Failure::usage(format!(
+                    "--kernel {}: there is no such file; name a bzImage or vmlinux, or debian:6.1 for a kernel from the archive",
+                    image.display()
+                )));
+            }
+            Ok(KernelSpec::Own { image, modules: args.modules_dir.clone(), build: args.headers.clone() })
+        }
+        spec if args.modules_dir.is_some() || args.headers.is_some() => {
+            Err(Failure::usage(format!("--modules-dir and --headers go with a kernel of your own, not with {spec}")))
+        }
+        spec => Ok(spec),
+    }
+}
+
+/// What one `--module` means.
+enum Wanted {
+    /// The reference driver.
+    Reference,
+    /// A variant of it.
+    Variant(String),
+    /// A file.
+    File(PathBuf),
+    /// A module of the kernel's own.
+    InTree(String),
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        if text == REFERENCE {
+            return Ok(Self::Reference);
+        }
+        if let Some(variant) = text.strip_prefix(REFERENCE).and_then(|rest| rest.strip_prefix('/')) {
+            if sources::variant(variant).is_none() {
+                return Err(Failure::usage(format!("--module {text}: there is no variant {variant}; see dmavet list variants")));
+            }
+            return Ok(Self::Variant(variant.into()));
+        }
+        if text.contains('/') || text.contains(".ko") {
+            let path = PathBuf::from(text);
+            if !path.is_file() {
+                return Err(Failure::usage(format!("--module {text}: there is no such file")));
+            }
+            let path = std::path::absolute(&path).map_err(|e| Failure::usage(format!("--module {text}: {e}")))?;
+            return Ok(Self::File(path));
+        }
+        Ok(Self::InTree(text.into()))
+    }
+}
+
+fn add_module(
+    wanted: &Wanted,
+    cache: &Cache,
+    kernel: &KernelFiles,
+    image: &mut Image<'_>,
+    tell: &dyn Fn(Step),
+) -> Result<PlanModule, Failure> {
+    let mut built = |source: &ModuleSource| -> Result<PlanModule, Failure> {
+        let BuiltModule { name, ko, guest_ko, .. } = module::build(cache, kernel, source, tell).map_err(build_failure)?;
+        image.module(&guest_ko, &[]).map_err(image_failure)?;
+        Ok(PlanModule { name, debug: ko, under_test: true })
+    };
+    match wanted {
+        Wanted::Reference => built(&ModuleSource::ncdma()),
+        Wanted::Variant(name) => built(&ModuleSource::ncdma_variant(name).map_err(build_failure)?),
+        Wanted::File(path) => {
+            image.module(path, &[]).map_err(|e| match e {
+                ImageError::Module(e) => Failure::usage(format!("--module {}: {e}", path.display())),
+                e => image_failure(e),
+            })?;
+            Ok(PlanModule { name: crate::report::symbols::module_name(path), debug: path.clone(), under_test: true })
+        }
+        Wanted::InTree(name) => {
+            image.in_tree(std::slice::from_ref(name), &[]).map_err(image_failure)?;
+            let tree = kernel.modules().map_err(kernel_failure)?;
+            let file = tree.file(name).ok_or_else(|| {
+                Failure::usage(format!(
+                    "--module {name}: kernel {} has it built in, or not at all; only modules can be checked so",
+                    kernel.release
+                ))
+            })?;
+            Ok(PlanModule { name: dmavet_images::modinfo::normal(name), debug: file.to_path_buf(), under_test: true })
+        }
+    }
+}
+
+fn write_image(image: &Image<'_>, path: &Path) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| rundir::explain(path, &e);
+    let file = std::fs::File::create(path).map_err(failed)?;
+    let writer = image.write(BufWriter::new(file)).map_err(failed)?;
+    writer.into_inner().map_err(|e| failed(e.into_error()))?;
+    Ok(())
+}
+
+fn cache_failure(error: &CacheError) -> Failure {
+    Failure::cannot_run(error.to_string())
+}
+
+fn kernel_failure(error: KernelError) -> Failure {
+    match error {
+        KernelError::UnknownName(_) | KernelError::Read { .. } | KernelError::NoRelease(_) | KernelError::Image { .. } => {
+            Failure::usage(error.to_string())
+        }
+        e => Failure::cannot_run(e.to_string()),
+    }
+}
+
+fn build_failure(error: BuildError) -> Failure {
+    match error {
+        BuildError::NoHeaders(_) => Failure::usage(format!("{error} (--headers)")),
+        BuildError::Kernel(e) => kernel_failure(e),
+        e => Failure::cannot_run(e.to_string()),
+    }
+}
+
+fn image_failure(error: ImageError) -> Failure {
+    match error {
+        ImageError::Kernel(e) => kernel_failure(e),
+        e => Failure::usage(e.to_string()),
+    }
+}

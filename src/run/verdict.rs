@@ -1,0 +1,206 @@
+//! From the facts of a run to its verdict.
+
+use crate::exit::Exit;
+use crate::run::Policy;
+use dmavet_coherence::Severity;
+use serde::{Deserialize, Serialize};
+
+/// How a run ended and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The exit code's name.
+    pub result: Exit,
+    /// The exit code.
+    pub exit_code: u8,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Findings by severity.
+    pub errors: usize,
+    /// Warnings.
+    pub warnings: usize,
+    /// Notes.
+    pub notes: usize,
+    /// The workload's own exit status, if it ended.
+    pub workload: Option<i32>,
+}
+
+impl Verdict {
+    /// One line for a summary.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        self.reason.clone()
+    }
+}
+
+/// How the guest stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It powered off in good order.
+    PowerOff,
+    /// It went away or stuck: what happened.
+    Guest(String),
+    /// A limit ended it: which one.
+    Timeout(String),
+    /// The user interrupted it.
+    Interrupted,
+    /// dmavet failed: how.
+    Internal(String),
+}
+
+/// What a run did, as far as the verdict depends on it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// How the guest stopped.
+    pub stop: Stop,
+    /// The workload's exit status.
+    pub workload: Option<i32>,
+    /// What kept the guest's init from setting the run up.
+    pub setup_failed: Option<String>,
+    /// Severities of the findings.
+    pub findings: Vec<Severity>,
+    /// Drivers bound to a device under test.
+    pub drivers_bound: usize,
+    /// Mappings made by those drivers.
+    pub mappings: u64,
+    /// Accesses of the devices under test.
+    pub device_accesses: u64,
+    /// Devices in the run.
+    pub devices: usize,
+    /// DMA call sites reached and known, over the modules under test.
+    pub coverage: (usize, usize),
+}
+
+/// Judges a run. Findings count even in a run that went wrong otherwise, but a run without a whole verdict is never clean.
+#[must_use]
+pub fn judge(facts: &Facts, policy: &Policy) -> Verdict {
+    let count = |severity: Severity| facts.findings.iter().filter(|s| **s == severity).count();
+    let failing = facts.findings.iter().filter(|s| **s <= policy.fail_on).count();
+    let (result, reason) = decide(facts, policy, failing);
+    Verdict {
+        result,
+        exit_code: result.code(),
+        reason,
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+        notes: count(Severity::Note),
+        workload: facts.workload,
+    }
+}
+
+fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
+    let also = if failing > 0 { format!("; {}", plural(failing, "finding")) } else { String::new() };
+    match &facts.stop {
+        Stop::Interrupted => return (Exit::Interrupted, format!("interrupted{also}")),
+        Stop::Internal(what) => return (Exit::Internal, format!("internal error: {what}{also}")),
+        Stop::Guest(what) => return (Exit::Guest, format!("{what}{also}")),
+        Stop::Timeout(what) => return (Exit::Timeout, format!("{what}{also}")),
+        Stop::PowerOff => {}
+    }
+    if let Some(what) = &facts.setup_failed {
+        return (Exit::Workload, format!("the guest could not be set up: {what}{also}"));
+    }
+    if failing > 0 {
+        return (Exit::Findings, plural(failing, "finding"));
+    }
+    match facts.workload {
+        None => return (Exit::Guest, "the guest powered off without a verdict of its workload".into()),
+        Some(0) => {}
+        Some(status) => return (Exit::Workload, format!("the workload failed with exit status {status}")),
+    }
+    if let Some(why) = vacuous(facts) {
+        return (Exit::Workload, format!("nothing was checked: {why}"));
+    }
+    let (reached, known) = facts.coverage;
+    if let Some(wanted) = policy.require_coverage
+        && reached * 100 < known * usize::from(wanted)
+    {
+        return (Exit::Workload, format!("{reached} of {known} DMA call sites were reached, --require-coverage asks for {wanted} %"));
+    }
+    (Exit::Clean, "clean: no findings".into())
+}
+
+/// Why a run without findings proves nothing, if so.
+fn vacuous(facts: &Facts) -> Option<&'static str> {
+    if facts.devices == 0 {
+        Some("the guest was shown no device (--device)")
+    } else if facts.drivers_bound == 0 {
+        Some("no driver bound to a device under test")
+    } else if facts.mappings == 0 {
+        Some("the driver mapped and allocated nothing")
+    } else if facts.device_accesses == 0 {
+        Some("no device accessed memory")
+    } else {
+        None
+    }
+}
+
+fn plural(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            stop: Stop::PowerOff,
+            workload: Some(0),
+            setup_failed: None,
+            findings: Vec::new(),
+            drivers_bound: 1,
+            mappings: 5,
+            device_accesses: 9,
+            devices: 1,
+            coverage: (5, 10),
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy { fail_on: Severity::Error, pedantic: false, require_coverage: None }
+    }
+
+    #[test]
+    fn a_checked_run_without_findings_is_clean() {
+        assert_eq!(judge(&facts(), &policy()).result, Exit::Clean);
+    }
+
+    #[test]
+    fn a_vacuous_run_is_no_pass() {
+        for (change, word) in [
+            (Facts { devices: 0, ..facts() }, "no device"),
+            (Facts { drivers_bound: 0, ..facts() }, "no driver"),
+            (Facts { mappings: 0, ..facts() }, "mapped"),
+            (Facts { device_accesses: 0, ..facts() }, "no device accessed"),
+        ] {
+            let verdict = judge(&change, &policy());
+            assert_eq!(verdict.result, Exit::Workload);
+            assert!(verdict.reason.starts_with("nothing was checked") && verdict.reason.contains(word), "{}", verdict.reason);
+        }
+    }
+
+    #[test]
+    fn no_verdict_from_the_guest_is_never_clean() {
+        assert_eq!(judge(&Facts { workload: None, ..facts() }, &policy()).result, Exit::Guest);
+        assert_eq!(judge(&Facts { stop: Stop::Guest("panic".into()), ..facts() }, &policy()).result, Exit::Guest);
+        assert_eq!(judge(&Facts { stop: Stop::Timeout("boot".into()), ..facts() }, &policy()).result, Exit::Timeout);
+        assert_eq!(judge(&Facts { workload: Some(3), ..facts() }, &policy()).result, Exit::Workload);
+        assert_eq!(judge(&Facts { setup_failed: Some("x".into()), ..facts() }, &policy()).result, Exit::Workload);
+    }
+
+    #[test]
+    fn severities_fail_a_run_by_policy() {
+        let warned = Facts { findings: vec![Severity::Warning], ..facts() };
+        assert_eq!(judge(&warned, &policy()).result, Exit::Clean);
+        assert_eq!(judge(&warned, &Policy { fail_on: Severity::Warning, ..policy() }).result, Exit::Findings);
+        let failed = Facts { findings: vec![Severity::Error], workload: Some(1), ..facts() };
+        assert_eq!(judge(&failed, &policy()).result, Exit::Findings);
+    }
+
+    #[test]
+    fn coverage_can_be_required() {
+        let policy = Policy { require_coverage: Some(60), ..policy() };
+        assert_eq!(judge(&facts(), &policy).result, Exit::Workload);
+        assert_eq!(judge(&facts(), &Policy { require_coverage: Some(50), ..policy }).result, Exit::Clean);
+    }
+}
