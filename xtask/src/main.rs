@@ -1,2 +1,87 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks of dmavet: `cargo xtask demo | test | bench`.
+//!
+//! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
+//! bring them. Nothing else is changed on the machine.
+#![forbid(unsafe_code)]
+
+mod packages;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+const HELP: &str = "\
+cargo xtask demo     install, fetch and build what is missing, then run the guided demo
+cargo xtask test     every test: format, lints, unit tests, real guests in the lab
+cargo xtask bench    print the figures of the budgets, measured side by side
+cargo xtask doctor   say what this machine lacks, change nothing
+";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let task = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    let result = match task.as_str() {
+        "demo" => demo(&rest),
+        "test" => test(&rest),
+        "bench" => bench(&rest),
+        "doctor" => packages::report(),
+        "" | "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(format!("there is no task {other:?}\n\n{HELP}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn demo(rest: &[String]) -> Result<(), String> {
+    packages::ensure()?;
+    let binary = release_binary()?;
+    step("dmavet demo", Command::new(binary).arg("demo").args(rest))
+}
+
+/// Builds the release binary and returns its path.
+fn release_binary() -> Result<PathBuf, String> {
+    step("build dmavet", cargo().args(["build", "--release", "--locked", "--package", "dmavet"]))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/dmavet"))
+}
+
+fn test(rest: &[String]) -> Result<(), String> {
+    packages::ensure()?;
+    step("format", cargo().args(["fmt", "--all", "--check"]))?;
+    step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))?;
+    step("tests", cargo().args(["test", "--workspace", "--locked"]).args(rest))
+}
+
+fn bench(rest: &[String]) -> Result<(), String> {
+    packages::ensure()?;
+    step("core", cargo().args(["bench", "--locked", "--package", "dmavet-coherence"]).args(rest))?;
+    let binary = release_binary()?;
+    step("machine", cargo().args(["bench", "--locked", "--package", "dmavet", "--bench", "machine"]).env("DMAVET", binary))
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn step(name: &str, command: &mut Command) -> Result<(), String> {
+    eprintln!("xtask: {name}");
+    let start = Instant::now();
+    let status = command.current_dir(root()).status().map_err(|e| format!("{name}: cannot start {:?}: {e}", command.get_program()))?;
+    eprintln!("xtask: {name}: {:.0} s", start.elapsed().as_secs_f64());
+    if status.success() { Ok(()) } else { Err(format!("{name} failed ({status})")) }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a call of the DMA API costs a guest, beside what an exit to the machine
+ * costs at least: binds to ncdma, does each many times, and says the shortest
+ * and the median time in /sys/module/dmavet_bench/parameters/result.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/io.h>
+#include <linux/ktime.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/slab.h>
+#include <linux/sort.h>
+
+#define ROUNDS	400
+#define REGS	0
+#define REG_ID	0
+
+static char result_text[512];
+module_param_string(result, result_text, sizeof(result_text), 0444);
+
+static u64 samples[ROUNDS];
+
+static int compare(const void *a, const void *b)
+{
+	u64 x = *(const u64 *)a, y = *(const u64 *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void note(const char *name)
+{
+	size_t used = strlen(result_text);
+
+	sort(samples, ROUNDS, sizeof(samples[0]), compare, NULL);
+	scnprintf(result_text + used, sizeof(result_text) - used, "%s %llu %llu\n", name, samples[0],
+		  samples[ROUNDS / 2]);
+}
+
+#define MEASURE(name, code) do {				\
+	unsigned int round;					\
+								\
+	for (round = 0; round < ROUNDS; round++) {		\
+		u64 start = ktime_get_ns();			\
+								\
+		code;						\
+		samples[round] = ktime_get_ns() - start;	\
+	}							\
+	note(name);						\
+} while (0)
+
+static int dmavet_bench_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct device *dev = &pdev->dev;
+	void __iomem *regs;
+	dma_addr_t dma;
+	void *buf;
+	int ret;
+
+	ret = pcim_enable_device(pdev);
+	if (ret)
+		return ret;
+	regs = pcim_iomap(pdev, REGS, 0);
+	if (!regs)
+		return -ENOMEM;
+	buf = (void *)devm_get_free_pages(dev, GFP_KERNEL, 0);
+	if (!buf)
+		return -ENOMEM;
+	dma = dma_map_single(dev, buf, PAGE_SIZE, DMA_BIDIRECTIONAL);
+	if (dma_mapping_error(dev, dma))
+		return -ENOMEM;
+
+	MEASURE("null_mmio_exit", readl(regs + REG_ID));
+	MEASURE("sync_for_device_64", dma_sync_single_for_device(dev, dma, 64, DMA_BIDIRECTIONAL));
+	MEASURE("sync_for_cpu_64", dma_sync_single_for_cpu(dev, dma, 64, DMA_BIDIRECTIONAL));
+	MEASURE("sync_for_device_4096", dma_sync_single_for_device(dev, dma, PAGE_SIZE, DMA_BIDIRECTIONAL));
+	MEASURE("sync_for_cpu_4096", dma_sync_single_for_cpu(dev, dma, PAGE_SIZE, DMA_BIDIRECTIONAL));
+	dma_unmap_single(dev, dma, PAGE_SIZE, DMA_BIDIRECTIONAL);
+	MEASURE("map_and_unmap_4096", ({
+		dma = dma_map_single(dev, buf, PAGE_SIZE, DMA_TO_DEVICE);
+		if (!dma_mapping_error(dev, dma))
+			dma_unmap_single(dev, dma, PAGE_SIZE, DMA_TO_DEVICE);
+	}));
+	return 0;
+}
+
+static const struct pci_device_id dmavet_bench_ids[] = {
+	{ PCI_DEVICE(0xda5e, 0x0010) },
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, dmavet_bench_ids);
+
+static struct pci_driver dmavet_bench_driver = {
+	.name = "dmavet_bench",
+	.id_table = dmavet_bench_ids,
+	.probe = dmavet_bench_probe,
+};
+module_pci_driver(dmavet_bench_driver);
+
+MODULE_DESCRIPTION("Cost of DMA API calls in a dmavet guest");
+MODULE_LICENSE("GPL");
