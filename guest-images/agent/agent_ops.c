@@ -20,18 +20,17 @@ static u64 streaming_mask(struct device *dev)
 static u8 page_kind(phys_addr_t phys)
 {
 	struct folio *folio;
-	struct page *page;
 
 	if (!pfn_valid(PHYS_PFN(phys)))
 		return DMAVET_KIND_OTHER;
-	page = pfn_to_page(PHYS_PFN(phys));
-	/* ->mapping means something else in a slab and in a page_pool page. */
-	if (PageSlab(page))
+	/* Only the head page says what a compound page is. */
+	folio = page_folio(pfn_to_page(PHYS_PFN(phys)));
+	if (PageSlab(&folio->page))
 		return DMAVET_KIND_SLAB;
-	folio = page_folio(page);
 	if (compat_page_is_pp(&folio->page))
 		return DMAVET_KIND_PAGE_POOL;
-	if (READ_ONCE(folio->mapping))
+	/* ->mapping means something else in a page of another type. */
+	if (!page_has_type(&folio->page) && READ_ONCE(folio->mapping))
 		return DMAVET_KIND_FOREIGN;
 	return DMAVET_KIND_OTHER;
 }

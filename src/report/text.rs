@@ -174,6 +174,10 @@ fn write_summary(out: &mut String, report: &Report, shown: usize) {
         count("device_reads"),
         count("device_writes"),
     );
+    let foreign = count("foreign_offences");
+    if foreign > 0 {
+        let _ = writeln!(out, "{foreign} differences lie in page cache or user memory, which user mode may write at any time: not judged.");
+    }
     let notes = report.findings.len() - shown;
     if notes > 0 {
         let _ = writeln!(out, "{notes} notes not shown (--pedantic shows them).");
