@@ -1,6 +1,6 @@
 //! A user's mistakes and a guest's misfortunes: each gets one clear message and its own exit code.
 
-use crate::tool::{Ran, dmavet, findings};
+use crate::tool::{Ran, batch, dmavet, findings};
 use dmavet_images::module::ModuleSource;
 use std::path::Path;
 use std::process::Command;
@@ -113,16 +113,13 @@ fn guests_that_go_wrong() {
     let refuses = crate::tool::build(&ModuleSource::from_dir("refuses", &source).expect("tests/modules")).ko;
     let mut lines: Vec<String> = GUESTS.iter().map(|(line, _, _)| (*line).to_owned()).collect();
     lines.push(format!("--module {} -- true", refuses.display()));
-    let file = dir.path().join("batch");
-    std::fs::write(&file, lines.join("\n")).unwrap();
-    let out = dir.path().join("out");
-    let ran = dmavet(["batch".as_ref(), "--out".as_ref(), out.as_os_str(), file.as_os_str()]);
+    let dirs = batch(dir.path(), &lines);
 
     let refused = ("a module that fails to load", 3, "refuses");
-    for (index, (line, code, word)) in GUESTS.iter().copied().chain([refused]).enumerate() {
-        let result = findings(&out.join(format!("{:03}", index + 1)));
+    for ((line, code, word), dir) in GUESTS.iter().copied().chain([refused]).zip(&dirs) {
+        let result = findings(dir);
         let verdict = &result["verdict"];
-        assert_eq!(verdict["exit_code"], code, "{line}: {verdict}\n{}", ran.all());
+        assert_eq!(verdict["exit_code"], code, "{line}: {verdict}");
         assert!(verdict["reason"].as_str().unwrap().contains(word), "{line}: {verdict}");
     }
 }

@@ -5,7 +5,7 @@ use dmavet_images::kernel::{KernelSpec, kernel};
 use dmavet_images::module::{self, BuiltModule, ModuleSource};
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -54,6 +54,16 @@ pub fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
 /// Runs it to its end.
 pub fn dmavet<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Ran {
     command(args).output().expect("dmavet starts").into()
+}
+
+/// Makes several runs in one batch; their run directories, by the order of the lines.
+pub fn batch(dir: &Path, lines: &[String]) -> Vec<PathBuf> {
+    let file = dir.join("batch");
+    std::fs::write(&file, lines.join("\n")).expect("batch file");
+    let out = dir.join("out");
+    let ran = dmavet(["batch".as_ref(), "--out".as_ref(), out.as_os_str(), file.as_os_str()]);
+    assert!(ran.stdout.contains(&format!("{} runs", lines.len())), "{}", ran.all());
+    (1..=lines.len()).map(|n| out.join(format!("{n:03}"))).collect()
 }
 
 /// findings.json of a run directory, checked against the schema.

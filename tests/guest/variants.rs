@@ -1,7 +1,7 @@
 //! The main job on the real thing: a stock kernel in a real guest, the correct driver and every buggy variant of it.
 
 use crate::expect::{Expect, Variant, variants};
-use crate::tool::{alarms, findings};
+use crate::tool::{alarms, batch, findings};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,16 +9,6 @@ use std::path::{Path, PathBuf};
 
 /// The rounds every variant is run: findings must be the same in both.
 const ROUNDS: usize = 2;
-
-/// Run directories of one batch, by the order of its lines.
-fn batch(dir: &Path, lines: &[String]) -> Vec<PathBuf> {
-    let file = dir.join("batch");
-    std::fs::write(&file, lines.join("\n")).expect("batch file");
-    let out = dir.join("out");
-    let ran = crate::tool::dmavet(["batch".as_ref(), "--out".as_ref(), out.as_os_str(), file.as_os_str()]);
-    assert!(ran.stdout.contains(&format!("{} runs", lines.len())), "{}", ran.all());
-    (1..=lines.len()).map(|n| out.join(format!("{n:03}"))).collect()
-}
 
 /// The innermost frame of a site that lies in `file`: its source line.
 fn line_in(site: &Value, file: &str) -> Option<u64> {
