@@ -69,7 +69,7 @@ fn test(rest: &[String]) -> Result<(), String> {
 
 fn bench(rest: &[String]) -> Result<(), String> {
     packages::ensure()?;
-    step("core", cargo().args(["bench", "--locked", "--package", "dmavet-coherence"]).args(rest))?;
+    step("core", cargo().args(["bench", "--locked", "--package", "dmavet-coherence", "--bench", "core"]).args(rest))?;
     let binary = release_binary()?;
     step("machine", cargo().args(["bench", "--locked", "--package", "dmavet", "--bench", "machine"]).env("DMAVET", binary))
 }
