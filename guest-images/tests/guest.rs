@@ -168,7 +168,6 @@ fn a_module_of_another_kernel_is_refused_before_any_boot() {
 
 /// The newer kernels: everything fetched, a module built with the suite's own tools, loaded and run.
 #[test]
-#[ignore = "fetches two more kernels (150 MB); run with --ignored"]
 fn newer_kernels_work_the_same() {
     for name in ["debian:6.12", "debian:7.2"] {
         let bench = Bench::new(name);

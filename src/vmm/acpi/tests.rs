@@ -60,19 +60,3 @@ fn the_largest_machine_fits() {
     let (image, _) = build(&machine(crate::VmConfig::MAX_CPUS));
     assert!(image.len() as u64 <= boot::RESET_VECTOR - boot::ACPI, "{} bytes", image.len());
 }
-
-/// Writes the DSDT where `iasl -d` can look at it.
-#[test]
-#[ignore = "for looking at the tables by hand"]
-fn dump() {
-    let (image, rsdp) = build(&machine(2));
-    let xsdt = table(&image, le64(&image, at(rsdp) + 24), b"XSDT");
-    for entry in xsdt[36..].chunks_exact(8) {
-        let start = at(le64(entry, 0));
-        let name = String::from_utf8_lossy(&image[start..start + 4]).into_owned();
-        std::fs::write(format!("{name}.aml"), table(&image, le64(entry, 0), name.as_bytes())).unwrap();
-        if name == "FACP" {
-            std::fs::write("DSDT.aml", table(&image, le64(&image, start + 140), b"DSDT")).unwrap();
-        }
-    }
-}
