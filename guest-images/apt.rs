@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum AptError {
     /// The machine has no apt.
     #[error(
-        "{tool} not found: dmavet fetches guest kernels with Debian's apt. On another distribution give your own kernel (--kernel PATH with --kernel-modules and --kernel-build)"
+        "{tool} not found: dmavet fetches guest kernels with Debian's apt. On another distribution give your own kernel (--kernel PATH with --modules-dir and --headers)"
     )]
     NoApt {
         /// The program that is missing.

@@ -47,7 +47,7 @@ pub enum BuildError {
         package: &'static str,
     },
     /// The kernel came without headers.
-    #[error("kernel {0} has no headers to compile modules against: give its build tree (--kernel-build)")]
+    #[error("kernel {0} has no headers to compile modules against: give its build tree (--headers)")]
     NoHeaders(String),
     /// Kernel makefiles cannot work in such a directory.
     #[error(

@@ -41,15 +41,15 @@ const SEEN: &[&str] = &[
 ];
 
 /// Whether a run came by a call site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reached {
-    /// A call from here was seen.
-    Yes,
-    /// No call from here was seen.
-    No,
     /// The compiler made it a tail call, which leaves no return address: it cannot be told.
     TailCall,
+    /// No call from here was seen.
+    No,
+    /// A call from here was seen.
+    Yes,
 }
 
 /// One call of the DMA API in a module.
@@ -113,7 +113,21 @@ pub fn of_module(path: &Path, symbolizer: &Symbolizer, sites: &SiteTable) -> Res
         }
     }
     found.sort_by_key(|(section, offset, _)| (*section, *offset));
-    Ok(ModuleCoverage { module: name, sites: found.into_iter().map(|(_, _, site)| site).collect() })
+    Ok(ModuleCoverage { module: name, sites: by_line(found.into_iter().map(|(_, _, site)| site)) })
+}
+
+/// One site for each call in the source: the compiler may have inlined its function several times, and a call was reached when
+/// one of its copies was.
+fn by_line(sites: impl Iterator<Item = CallSite>) -> Vec<CallSite> {
+    let mut merged: Vec<CallSite> = Vec::new();
+    for site in sites {
+        let same = merged.iter_mut().find(|m| m.api == site.api && symbols::top(&m.frames) == symbols::top(&site.frames));
+        match same {
+            Some(known) => known.reached = known.reached.max(site.reached),
+            None => merged.push(site),
+        }
+    }
+    merged
 }
 
 fn seen_addresses(image: Option<&ModuleImage>, name: &str, sites: &SiteTable) -> HashSet<(usize, u64)> {
@@ -126,4 +140,33 @@ fn seen_addresses(image: Option<&ModuleImage>, name: &str, sites: &SiteTable) ->
         .filter_map(|f| image.place(f))
         .map(|(section, offset)| (section.0, offset))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(line: u32, offset: &str, reached: Reached) -> CallSite {
+        let frame = SourceFrame {
+            function: "f".into(),
+            offset: offset.into(),
+            module: "m".into(),
+            file: if line == 0 { String::new() } else { "m.c".into() },
+            line,
+            inlined: line != 0,
+        };
+        CallSite { api: "dma_map_sg_attrs".into(), frames: vec![frame], reached }
+    }
+
+    #[test]
+    fn inlined_copies_of_a_call_are_one_site() {
+        let sites = [site(7, "", Reached::No), site(9, "", Reached::TailCall), site(7, "", Reached::Yes), site(9, "", Reached::No)];
+        let merged = by_line(sites.into_iter());
+        assert_eq!(merged.iter().map(|s| s.reached).collect::<Vec<_>>(), [Reached::Yes, Reached::No]);
+    }
+
+    #[test]
+    fn calls_without_lines_stay_apart() {
+        assert_eq!(by_line([site(0, "+0x1/0x9", Reached::No), site(0, "+0x5/0x9", Reached::Yes)].into_iter()).len(), 2);
+    }
 }

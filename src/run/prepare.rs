@@ -68,8 +68,13 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     Ok(plan)
 }
 
+/// The modules as the user named them, files without their folder.
 fn title(args: &RunArgs) -> String {
-    if args.modules.is_empty() { "no module".into() } else { args.modules.join(", ") }
+    if args.modules.is_empty() {
+        return "no module".into();
+    }
+    let name = |m: &String| if m.starts_with(REFERENCE) { m.clone() } else { m.rsplit('/').next().unwrap_or(m).to_owned() };
+    args.modules.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 fn workload(args: &RunArgs) -> Result<Vec<u8>, Failure> {
@@ -212,7 +217,7 @@ fn kernel_failure(error: KernelError) -> Failure {
 
 fn build_failure(error: BuildError) -> Failure {
     match error {
-        BuildError::NoHeaders(_) => Failure::usage(format!("{error} (--headers)")),
+        e @ BuildError::NoHeaders(_) => Failure::usage(e.to_string()),
         BuildError::Kernel(e) => kernel_failure(e),
         e => Failure::cannot_run(e.to_string()),
     }
