@@ -1,4 +1,4 @@
-//! The other stock kernels: the agent and the driver are built for them, and the verdicts are those of 6.1.
+//! Other machines and other stock kernels: the verdicts do not depend on them.
 
 use crate::tool::{alarms, batch, findings, lab};
 
@@ -25,5 +25,27 @@ fn newer_stock_kernels_give_the_same_verdicts() {
         assert_eq!(codes, expected, "{line}: {}", result["verdict"]);
         // Slab memory must not pass for user memory, where differences are not judged.
         assert_eq!(result["volatile"]["counters"]["foreign_offences"], 0, "{line}");
+    }
+}
+
+#[test]
+fn the_correct_driver_is_silent_on_other_machines() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let lines = [
+        "--module ref:ncdma --sg merge",
+        "--module ref:ncdma --line-size 128",
+        // RAM above 4 GiB and more CPUs.
+        "--module ref:ncdma --line-size 32 --memory 4096 --cpus 4",
+        // Handles below 256 MiB, which is where RAM is.
+        "--module ref:ncdma --device ncdma --device ncdma,mask=28",
+    ];
+    let dirs = batch(dir.path(), &lines.map(str::to_owned));
+    for (line, dir) in lines.iter().zip(&dirs) {
+        let result = findings(dir);
+        assert_eq!(alarms(&result), Vec::<&serde_json::Value>::new(), "{line}");
+        assert_eq!(result["verdict"]["exit_code"], 0, "{line}: {}", result["verdict"]);
+        let devices = result["run"]["devices"].as_array().expect("devices");
+        assert!(devices.iter().all(|d| d["drivers"][0] == "ncdma"), "{line}: {devices:?}");
     }
 }
