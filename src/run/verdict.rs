@@ -116,7 +116,11 @@ fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
     {
         return (Exit::Workload, format!("{reached} of {known} DMA call sites were reached, --require-coverage asks for {wanted} %"));
     }
-    (Exit::Clean, "clean: no findings".into())
+    // Errors fail a run whatever `--fail-on` says, so what is left here are warnings and notes.
+    match facts.findings.iter().filter(|s| **s == Severity::Warning).count() {
+        0 => (Exit::Clean, "clean: no findings".into()),
+        warnings => (Exit::Clean, format!("clean: no errors, {}", plural(warnings, "warning"))),
+    }
 }
 
 /// Why a run without findings proves nothing, if so.
@@ -162,7 +166,10 @@ mod tests {
 
     #[test]
     fn a_checked_run_without_findings_is_clean() {
-        assert_eq!(judge(&facts(), &policy()).result, Exit::Clean);
+        let verdict = judge(&facts(), &policy());
+        assert_eq!((verdict.result, verdict.reason.as_str()), (Exit::Clean, "clean: no findings"));
+        let noted = Facts { findings: vec![Severity::Note], ..facts() };
+        assert_eq!(judge(&noted, &policy()).reason, "clean: no findings");
     }
 
     #[test]
@@ -191,7 +198,8 @@ mod tests {
     #[test]
     fn severities_fail_a_run_by_policy() {
         let warned = Facts { findings: vec![Severity::Warning], ..facts() };
-        assert_eq!(judge(&warned, &policy()).result, Exit::Clean);
+        let verdict = judge(&warned, &policy());
+        assert_eq!((verdict.result, verdict.reason.as_str()), (Exit::Clean, "clean: no errors, 1 warning"));
         assert_eq!(judge(&warned, &Policy { fail_on: Severity::Warning, ..policy() }).result, Exit::Findings);
         let failed = Facts { findings: vec![Severity::Error], workload: Some(1), ..facts() };
         assert_eq!(judge(&failed, &policy()).result, Exit::Findings);

@@ -121,19 +121,19 @@ impl Vcpu {
     }
 
     fn enter(&mut self) -> Reason {
-        let internal = match self.fd.run() {
+        match self.fd.run() {
             Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..) | VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) => return Reason::Device,
             Ok(VcpuExit::Intr) => return Reason::Interrupted,
             Ok(VcpuExit::Shutdown) => return Reason::Shutdown,
-            Ok(VcpuExit::InternalError) => true,
+            // Its details are in the run page, which is only free once this borrow ends.
+            Ok(VcpuExit::InternalError) => {}
             Ok(VcpuExit::FailEntry(reason, cpu)) => {
                 return Reason::Failed(format!("the hardware refused to enter the guest: reason {reason:#x} on host CPU {cpu}"));
             }
             Ok(other) => return Reason::Failed(format!("unexpected KVM exit {other:?}")),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return Reason::Interrupted,
             Err(error) => return Reason::Failed(format!("KVM_RUN: {error}")),
-        };
-        debug_assert!(internal);
+        }
         let (suberror, data) = exit::internal_error(&mut self.fd);
         Reason::Failed(match suberror {
             1 => format!("KVM could not emulate an instruction, data {data:x?}"),
