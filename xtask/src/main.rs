@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod packages;
+mod ratios;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -56,8 +57,12 @@ fn demo(rest: &[String]) -> Result<(), String> {
 /// Builds the release binary and returns its path.
 fn release_binary() -> Result<PathBuf, String> {
     step("build dmavet", cargo().args(["build", "--release", "--locked", "--package", "dmavet"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("release/dmavet"))
+    Ok(target().join("release/dmavet"))
+}
+
+/// Cargo's target folder.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 fn test(rest: &[String]) -> Result<(), String> {
@@ -70,6 +75,7 @@ fn test(rest: &[String]) -> Result<(), String> {
 fn bench(rest: &[String]) -> Result<(), String> {
     packages::ensure()?;
     step("core", cargo().args(["bench", "--locked", "--package", "dmavet-coherence", "--bench", "core"]).args(rest))?;
+    ratios::print(&target())?;
     let binary = release_binary()?;
     step("machine", cargo().args(["bench", "--locked", "--package", "dmavet", "--bench", "machine"]).env("DMAVET", binary))
 }
