@@ -49,6 +49,8 @@ static void prepare(struct dmavet_slot *slot, struct device *dev,
 		.max_seg_size = dma_get_max_seg_size(dev),
 		.min_align_mask = dma_get_min_align_mask(dev),
 		.cpu_addr = call->cpu_addr,
+		.object_before = call->object_before,
+		.object_after = call->object_after,
 	};
 }
 

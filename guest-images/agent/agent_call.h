@@ -15,6 +15,8 @@ struct dmavet_call {
 	u64 attrs;
 	u64 mask;
 	u64 cpu_addr;
+	u32 object_before;
+	u32 object_after;
 };
 
 /* agent_call.c */

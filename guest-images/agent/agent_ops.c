@@ -8,6 +8,7 @@
 #include <linux/mm.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 
 #include "agent_call.h"
 #include "compat.h"
@@ -35,6 +36,26 @@ static u8 page_kind(phys_addr_t phys)
 	return DMAVET_KIND_OTHER;
 }
 
+/*
+ * How much of its slab object lies before and behind a mapping. Objects of a
+ * slab are equally far apart; with debugging data between them this is off by
+ * some bytes, which is why nothing graver than a warning hangs on it.
+ */
+static void find_object(struct dmavet_call *call, phys_addr_t phys, size_t size)
+{
+	const char *memory = phys_to_virt(phys);
+	size_t object = ksize(memory);
+	size_t before;
+
+	if (!object)
+		return;
+	before = (memory - (char *)page_address(virt_to_head_page(memory))) % object;
+	if (before + size > object)
+		return;
+	call->object_before = before;
+	call->object_after = object - before - size;
+}
+
 static dma_addr_t map_phys(struct device *dev, phys_addr_t phys, size_t size,
 			   enum dma_data_direction dir, unsigned long attrs,
 			   bool mmio)
@@ -48,6 +69,8 @@ static dma_addr_t map_phys(struct device *dev, phys_addr_t phys, size_t size,
 		.mask = streaming_mask(dev),
 	};
 
+	if (call.kind == DMAVET_KIND_SLAB)
+		find_object(&call, phys, size);
 	return dmavet_map_one(dev, &call, phys, size);
 }
 

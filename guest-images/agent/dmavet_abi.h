@@ -176,7 +176,8 @@ struct dmavet_dma {
 	__u32 max_seg_size;
 	__u32 min_align_mask;
 	__u64 cpu_addr;		/* allocations: pointer the driver has */
-	__u64 reserved;
+	__u32 object_before;	/* MAP of slab memory: bytes of the object */
+	__u32 object_after;	/* before and behind the mapping */
 };
 
 #define DMAVET_RANGES_PER_SLOT	248

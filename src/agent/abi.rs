@@ -259,6 +259,8 @@ pub struct Dma {
     pub min_align_mask: U32,
     /// Pointer an allocation gave the driver.
     pub cpu_addr: U64,
-    /// Zero.
-    pub reserved: U64,
+    /// MAP of slab memory: bytes of the same object before the mapping.
+    pub object_before: U32,
+    /// And behind it.
+    pub object_after: U32,
 }

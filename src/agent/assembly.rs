@@ -118,6 +118,7 @@ mod tests {
             family: Family::Sg,
             direction: Direction::ToDevice,
             kind: PageKind::Other,
+            object: (0, 0),
             attrs: Attrs::empty(),
             limits: Limits::default(),
             cpu_addr: 0,

@@ -125,6 +125,7 @@ pub(crate) struct DmaHead {
     pub family: Family,
     pub direction: Direction,
     pub kind: PageKind,
+    pub object: (u32, u32),
     pub attrs: Attrs,
     pub limits: Limits,
     pub cpu_addr: u64,
@@ -156,6 +157,7 @@ impl DmaHead {
                 attrs: self.attrs,
                 limits: self.limits,
                 kind: self.kind,
+                object: self.object,
                 cpu_addr: self.cpu_addr,
             }),
             DmaOp::Unmap => ApiCall::Unmap(UnmapCall {
@@ -224,7 +226,7 @@ fn hello(slot: &SlotCopy) -> Result<Request, DecodeError> {
 }
 
 fn frame(record: &abi::FrameRecord) -> Frame {
-    Frame { address: record.address.get(), symbol: symbol(&record.symbol) }
+    Frame::new(record.address.get(), symbol(&record.symbol))
 }
 
 fn frames(slot: &SlotCopy) -> Result<Vec<Frame>, DecodeError> {
@@ -297,6 +299,7 @@ fn dma(slot: &SlotCopy, op: DmaOp) -> Result<DmaChunk, DecodeError> {
         family,
         direction,
         kind: PageKind::from_wire(raw.kind),
+        object: (raw.object_before.get(), raw.object_after.get()),
         attrs: Attrs::from_bits_retain(raw.attrs.get()),
         limits: Limits {
             mask: raw.mask.get(),

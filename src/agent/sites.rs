@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn stack(names: &[&str]) -> Vec<Frame> {
-        names.iter().zip(1..).map(|(n, address)| Frame { address, symbol: (*n).to_owned() }).collect()
+        names.iter().zip(1..).map(|(n, address)| Frame::new(address, (*n).to_owned())).collect()
     }
 
     fn names(stack: &[Frame]) -> Vec<&str> {

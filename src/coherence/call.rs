@@ -48,6 +48,8 @@ pub struct MapCall {
     pub limits: Limits,
     /// Kind of the first page.
     pub kind: PageKind,
+    /// Bytes of the same slab object before and behind the mapping, for [`PageKind::Slab`] where the agent can tell; else 0.
+    pub object: (u32, u32),
     /// For the alloc families the kernel virtual address (or struct page) given to the driver, checked again at free.
     pub cpu_addr: u64,
 }

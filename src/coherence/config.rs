@@ -1,6 +1,7 @@
 //! What a run of the core is configured with.
 
 use crate::error::Error;
+use crate::watch::WatchPolicy;
 use std::ops::Range;
 
 const GIB: u64 = 1 << 30;
@@ -21,6 +22,12 @@ pub struct Config {
     pub high_window: Range<u64>,
     /// Ranges no handle may fall in: interrupt controllers, BAR and bridge windows.
     pub reserved: Vec<Range<u64>>,
+    /// Which pages the CPU watch covers; it takes a [`Gate`](crate::Gate) to cover any.
+    pub watch: WatchPolicy,
+    /// Innocent accesses to a watched page that also holds other things before the page is checked by content only.
+    pub innocent_budget: u32,
+    /// Whether to look for what is only a note and costs time to see (DV218, DV503).
+    pub pedantic: bool,
     /// Most mappings alive at once; a map call beyond it fails and is a DV901.
     pub max_mappings: u32,
     /// Most (mapping, page) pairs alive at once; a map call beyond it fails and is a DV901.
@@ -47,6 +54,9 @@ impl Config {
             high_window: high..high.saturating_add(64 * GIB),
             // Below 1 MiB: legacy. 3 to 4 GiB: BARs, ECAM, I/O and local APIC (MSI). 256 to 272 GiB: 64-bit BARs.
             reserved: vec![0..MIB, Self::LOW_END..4 * GIB, 256 * GIB..272 * GIB],
+            watch: WatchPolicy::Off,
+            innocent_budget: 1000,
+            pedantic: false,
             max_mappings: 4 << 20,
             max_page_refs: 16 << 20,
             max_findings: 4096,

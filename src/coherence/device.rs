@@ -49,6 +49,8 @@ pub(crate) struct Device {
     pub(crate) kick: SiteId,
     /// The mask the last `dma_set_mask*` asked for, if it was refused.
     pub(crate) refused_mask: Option<u64>,
+    /// When the driver last had a sign from the device: an interrupt, a register it read, other bytes it took.
+    pub(crate) signal: u64,
     pub(crate) mappings: u64,
     pub(crate) bytes_mapped: u64,
     pub(crate) reads: u64,
@@ -69,6 +71,7 @@ impl Device {
             bus_master: matches!(requester, Requester::Platform(_)),
             kick: SiteId::default(),
             refused_mask: None,
+            signal: 0,
             mappings: 0,
             bytes_mapped: 0,
             reads: 0,

@@ -109,6 +109,21 @@ pub struct Offence {
     pub site: SiteId,
 }
 
+/// The instruction of the CPU that broke the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessInfo {
+    /// Guest virtual address of the instruction.
+    pub rip: u64,
+    /// Bytes it touched (volatile where it is a repeated one: up to a page).
+    pub len: u32,
+    /// It wrote; else it read.
+    pub write: bool,
+    /// It ran in user mode.
+    pub user: bool,
+    /// Guest CPU (volatile).
+    pub cpu: u32,
+}
+
 /// One event in the life of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
@@ -153,6 +168,10 @@ pub struct Finding {
     pub handover: Option<Handover>,
     /// Where the offence happened.
     pub offence: Offence,
+    /// Where it took effect, when that is another place: where a write was discarded, where a sync came too late.
+    pub consequence: Option<Offence>,
+    /// The access, when the offence is one of the CPU.
+    pub access: Option<AccessInfo>,
     /// What happened to the mapping before, oldest first; bounded.
     pub history: Vec<HistoryEntry>,
     /// One sentence: what happened.

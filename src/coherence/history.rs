@@ -22,6 +22,8 @@ pub(crate) enum Event {
     DevicePoll,
     DevicePrefetch,
     DeviceWrite,
+    CpuRead,
+    CpuWrite,
 }
 
 impl Event {
@@ -40,6 +42,8 @@ impl Event {
             Self::DevicePoll => "device polled",
             Self::DevicePrefetch => "device prefetched",
             Self::DeviceWrite => "device wrote",
+            Self::CpuRead => "CPU read",
+            Self::CpuWrite => "CPU wrote",
         }
     }
 

@@ -24,6 +24,7 @@ pub mod error;
 pub mod finding;
 mod findings;
 mod handles;
+mod held;
 mod history;
 pub mod ids;
 mod mapping;
@@ -35,6 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watch;
 
 pub use arena::{DeviceWrites, WriteMarks};
 pub use call::{Answer, ApiCall, Caller, Extent, Limits, MapCall, SyncCall, UnmapCall};
@@ -42,8 +44,9 @@ pub use catalogue::Code;
 pub use config::Config;
 pub use engine::Coherence;
 pub use error::{AccessError, Error};
-pub use finding::{ByteRange, Finding, Handover, HistoryEntry, MappingInfo, Offence, Severity};
+pub use finding::{AccessInfo, ByteRange, Finding, Handover, HistoryEntry, MappingInfo, Offence, Severity};
 pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, SiteId};
 pub use site::{Frame, SiteTable};
 pub use summary::{CallKind, DeviceSummary, LostWrite, Stats, Summary};
 pub use view::{DmaView, Intent};
+pub use watch::{CpuAccess, CpuOp, Gate, Guard, Seen, WatchPolicy, Witness};

@@ -5,6 +5,7 @@ use crate::call::{Limits, MapCall};
 use crate::chunk::Segment;
 use crate::finding::{ByteRange, MappingInfo};
 use crate::handles::{Block, order_of_mask, pages_of};
+use crate::held::Held;
 use crate::history::{Event, History};
 use crate::ids::{Attrs, Direction, Family, Gpa, Iova, PageKind, SiteId};
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub(crate) struct Mapping {
     pub(crate) direction: Direction,
     pub(crate) attrs: Attrs,
     pub(crate) kind: PageKind,
+    /// Bytes of the same object before and behind it.
+    pub(crate) object: (u32, u32),
     pub(crate) size: u64,
     pub(crate) cpu_addr: u64,
     /// Entries the driver passed: the original nents.
@@ -51,6 +54,12 @@ pub(crate) struct Mapping {
     pub(crate) block: Block,
     pub(crate) segments: Vec<Segment>,
     pub(crate) history: History,
+    /// Offences whose name depends on what comes next.
+    pub(crate) held: Vec<Held>,
+    /// A read came after the device wrote and before a sync, since the last for_cpu that took something.
+    pub(crate) peeked: bool,
+    /// The memory went back to the allocator while it was mapped.
+    pub(crate) freed: bool,
 }
 
 impl Mapping {
@@ -62,6 +71,7 @@ impl Mapping {
             direction: Direction::None,
             attrs: Attrs::empty(),
             kind: PageKind::Other,
+            object: (0, 0),
             size: 0,
             cpu_addr: 0,
             entries: 0,
@@ -70,6 +80,9 @@ impl Mapping {
             block: Block::default(),
             segments: Vec::new(),
             history: History::default(),
+            held: Vec::new(),
+            peeked: false,
+            freed: false,
         }
     }
 
@@ -239,6 +252,9 @@ impl Mappings {
         mapping.state = State::Live;
         mapping.segments.clear();
         mapping.history.clear();
+        mapping.held.clear();
+        mapping.peeked = false;
+        mapping.freed = false;
         (id, mapping)
     }
 
@@ -355,6 +371,7 @@ mod tests {
             attrs: Attrs::empty(),
             limits,
             kind: PageKind::Other,
+            object: (0, 0),
             cpu_addr: 0,
         }
     }

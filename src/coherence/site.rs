@@ -13,6 +13,17 @@ pub struct Frame {
     pub address: u64,
     /// The guest's own `%pS`-style name (`func+0x1a/0x80 [module]`), empty when the guest could not tell.
     pub symbol: String,
+    /// Whether the frame was found by unwinding. A word of the stack that merely looks like a return address is not: the kernel
+    /// prints such frames with a question mark.
+    pub reliable: bool,
+}
+
+impl Frame {
+    /// A frame that is certain.
+    #[must_use]
+    pub const fn new(address: u64, symbol: String) -> Self {
+        Self { address, symbol, reliable: true }
+    }
 }
 
 /// All stacks of a run, each once.

@@ -41,6 +41,20 @@ pub struct Stats {
     pub device_bytes_read: u64,
     /// Bytes the devices wrote.
     pub device_bytes_written: u64,
+    /// Bytes mapped with two copies in pages where every access of the CPU is seen.
+    pub watched_bytes: u64,
+    /// Bytes mapped with two copies that are checked by comparing content only.
+    pub content_bytes: u64,
+    /// Most pages watched at once.
+    pub watched_pages_peak: u64,
+    /// Pages given up: too many innocent accesses, or they could not be guarded.
+    pub abandoned_pages: u64,
+    /// Accesses of the CPU that were seen.
+    pub cpu_accesses: u64,
+    /// Those that touched nothing a device owned.
+    pub innocent_accesses: u64,
+    /// Looks at bytes the device was just writing, between a for_cpu and whatever follows: legal, counted.
+    pub peeks: u64,
     /// Offences on pages user mode may touch at any time (page cache, anonymous memory): counted, not reported.
     pub foreign_offences: u64,
     /// Offences that repeat a finding.

@@ -412,7 +412,7 @@ mod tests {
 
         let base = 0xffff_ffff_c000_0000u64;
         let mut sites = SiteTable::default();
-        sites.intern(vec![Frame { address: base + after, symbol: format!("kick+{after:#x}/{size:#x} [sample]") }]);
+        sites.intern(vec![Frame::new(base + after, format!("kick+{after:#x}/{size:#x} [sample]"))]);
         let mut symbolizer = Symbolizer::new(vec![ModuleImage::open(&path).unwrap()]);
         symbolizer.learn(&sites);
 
@@ -421,9 +421,9 @@ mod tests {
         assert_eq!(lines, [("give", 4, true), ("kick", 9, false)]);
 
         // A bare address in the same section resolves once the section's place is known.
-        let bare = symbolizer.resolve(&Frame { address: base + after, symbol: String::new() });
+        let bare = symbolizer.resolve(&Frame::new(base + after, String::new()));
         assert_eq!(bare, named);
-        let elsewhere = symbolizer.resolve(&Frame { address: 0xffff_ffff_8100_0000, symbol: String::new() });
+        let elsewhere = symbolizer.resolve(&Frame::new(0xffff_ffff_8100_0000, String::new()));
         assert_eq!(elsewhere[0].function, "0xffffffff81000000");
 
         let coverage = crate::report::coverage::of_module(&path, &symbolizer, &sites).unwrap();

@@ -11,7 +11,7 @@ use crate::pci::agent::{self, AgentSink};
 use crate::pci::{Curtain, PciRoot, Watcher};
 use dmavet_agent::{Agent, AgentEvent};
 use dmavet_coherence::{Bdf, Coherence, Frame, Requester, SiteId};
-use dmavet_devices::bus::{DeviceContext, DeviceMemory};
+use dmavet_devices::bus::{DeviceContext, DeviceMemory, MsiMessage, MsiSink};
 use dmavet_devices::pci::host_bridge;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,7 +41,8 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
         coherence.add_device(requester, spec.name());
         let view = coherence.view(requester);
         let memory = DeviceMemory { poll: view.polling(), used: view };
-        let context = DeviceContext { memory, msi: Vectors::new(router.clone()) };
+        let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
+        let context = DeviceContext { memory, msi };
         let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, sites: Mutex::default() });
         pci.add(bdf, dmavet_devices::build(spec, context), Some(curtain.clone()), Some(watcher));
     }
@@ -68,7 +69,7 @@ impl Tie {
         if let Some(site) = sites.get(&rip) {
             return *site;
         }
-        let site = self.coherence.intern_site(vec![Frame { address: rip, symbol: String::new() }]);
+        let site = self.coherence.intern_site(vec![Frame::new(rip, String::new())]);
         if sites.len() < Self::MAX_SITES {
             sites.insert(rip, site);
         }
@@ -85,6 +86,26 @@ impl Watcher for Tie {
     }
     fn doorbell(&self, rip: u64) {
         self.coherence.kick(self.requester, self.site(rip));
+    }
+    fn observed(&self) {
+        self.coherence.signalled(self.requester);
+    }
+}
+
+/// The interrupts of a device under test: each is a sign that the CPU may act on.
+struct Signals {
+    vectors: Arc<Vectors>,
+    coherence: Coherence,
+    requester: Requester,
+}
+
+impl MsiSink for Signals {
+    fn set_route(&self, vector: u16, message: Option<MsiMessage>) {
+        self.vectors.set_route(vector, message);
+    }
+    fn trigger(&self, vector: u16) {
+        self.coherence.signalled(self.requester);
+        self.vectors.trigger(vector);
     }
 }
 

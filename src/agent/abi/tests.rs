@@ -72,7 +72,7 @@ fn ours() -> Table {
     layout!(t: "dmavet_range" = Range { addr, len });
     layout!(t: "dmavet_dma" = Dma {
         family, direction, kind, flags, count, total, first, attrs, mask, seg_boundary, max_seg_size, min_align_mask,
-        cpu_addr, reserved
+        cpu_addr, object_before, object_after
     });
     t
 }

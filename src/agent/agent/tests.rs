@@ -176,6 +176,7 @@ fn a_map_reaches_the_core_whole_and_its_handle_the_slot() {
         attrs: Attrs::SKIP_CPU_SYNC,
         limits: dmavet_coherence::call::Limits { mask: 0xffff_ffff, seg_boundary: 0xffff, max_seg_size: 512, min_align_mask: 7 },
         kind: PageKind::Slab,
+        object: (0, 0),
         cpu_addr: 0,
     };
     let caller = Caller { requester: DEVICE, site: SiteId(0), cpu: 1 };
@@ -283,7 +284,7 @@ fn a_stack_is_announced_once_and_meant_by_its_hash_afterwards() {
     let stack = [frame(1, "dmavet_map_page+0x1/0x2 [dmavet_agent]"), frame(2, "dma_map_page_attrs+0x1/0x2"), frame(3, "post+0x1/0x2 [d]")];
     let announce = abi::SlotHeader { site: 0x1234.into(), ..header(abi::CALL_SITE, size_of_val(&stack)) };
     assert_eq!(guest.ring(0, announce, stack.as_bytes()).0, abi::STATUS_OK);
-    assert_eq!(*guest.core.sites.lock().unwrap(), [vec![Frame { address: 3, symbol: "post+0x1/0x2 [d]".to_owned() }]]);
+    assert_eq!(*guest.core.sites.lock().unwrap(), [vec![Frame::new(3, "post+0x1/0x2 [d]".to_owned())]]);
     let payload = dma_payload(&abi::Dma { count: 1.into(), total: 1.into(), ..single() }, &[(0x2000, 8)]);
     for (site, expected) in [(0x1234, SiteId(1)), (0x9999, SiteId(0))] {
         let call = abi::SlotHeader { site: u64::into(site), ..header(abi::CALL_MAP, payload.len()) };

@@ -34,6 +34,7 @@ fn map_call(gpa: u64, len: u64, direction: Direction) -> ApiCall {
         attrs: Attrs::empty(),
         limits: Limits { mask: u64::MAX, ..Limits::default() },
         kind: PageKind::Slab,
+        object: (0, 0),
         cpu_addr: 0,
     })
 }

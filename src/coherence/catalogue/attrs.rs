@@ -24,7 +24,7 @@ pub(super) const RULES: &[Rule] = &[
         source: ATTRS,
         example: "dma_unmap_page_attrs(dev, dma, len, DMA_FROM_DEVICE, DMA_ATTR_SKIP_CPU_SYNC);\nmemcpy(dst, page_address(page), len);",
         fix: "Call dma_sync_single_for_cpu() before the unmap, or unmap without the attribute.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV403,
@@ -57,6 +57,6 @@ pub(super) const RULES: &[Rule] = &[
         source: ATTRS,
         example: "cookie = dma_alloc_attrs(dev, size, &dma, GFP_KERNEL, DMA_ATTR_NO_KERNEL_MAPPING);\nmemset(cookie, 0, size);",
         fix: "Drop the attribute, or leave the memory to the device.",
-        checked: false,
+        checked: true,
     },
 ];

@@ -47,7 +47,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "SADA: static analysis of unsafe DMA accesses (USENIX Security 2021)",
         example: "if (le32_to_cpu(desc->len) > MAX)\n\treturn -EIO;\nmemcpy(dst, src, le32_to_cpu(desc->len));",
         fix: "Read the value once with READ_ONCE() into a local, check the local, use the local.",
-        checked: false,
+        checked: true,
     },
     BLIND_SPOT,
 ];

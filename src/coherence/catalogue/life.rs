@@ -189,6 +189,6 @@ pub(super) const RULES: &[Rule] = &[
         source: HOWTO,
         example: "kfree(buf);\ndma_unmap_single(dev, dma, len, DMA_FROM_DEVICE);",
         fix: "Unmap first, then free.",
-        checked: false,
+        checked: true,
     },
 ];

@@ -35,7 +35,7 @@ pub(super) const RULES: &[Rule] = &[
         source: HOWTO,
         example: "struct cmd {\n\tu32 busy;\t/* written while buf is mapped */\n\tu8 buf[60];\n};",
         fix: "Mark the buffer ____cacheline_aligned (and what follows it), or allocate it on its own.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV304,

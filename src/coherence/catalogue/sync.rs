@@ -24,7 +24,7 @@ pub(super) const RULES: &[Rule] = &[
         source: API,
         example: "wait_for_completion(&rx_done);\nlen = le16_to_cpu(hdr->len);\t/* hdr is still mapped DMA_FROM_DEVICE */",
         fix: "Call dma_sync_single_for_cpu() or unmap before reading.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV203,
@@ -46,7 +46,7 @@ pub(super) const RULES: &[Rule] = &[
         source: API,
         example: "dma = dma_map_single(dev, buf, len, DMA_FROM_DEVICE);\nwhile (!READ_ONCE(buf->done))\n\tcpu_relax();",
         fix: "Poll coherent memory or a register, or sync for the CPU before every look.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV205,
@@ -123,7 +123,7 @@ pub(super) const RULES: &[Rule] = &[
         source: HOWTO,
         example: "writel(tail, regs + TAIL);\ndma_sync_single_for_device(dev, dma, len, DMA_TO_DEVICE);",
         fix: "Sync first, ring the doorbell then.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV212,
@@ -134,7 +134,7 @@ pub(super) const RULES: &[Rule] = &[
         source: HOWTO,
         example: "dma_sync_single_for_cpu(dev, dma, len, DMA_FROM_DEVICE);\nwait_for_completion(&done);",
         fix: "Wait for the device first, sync then.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV213,
@@ -200,7 +200,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "kernel/dma",
         example: "/* the device filled 60 bytes */\nmemcpy(dst, buf, 1500);",
         fix: "Use the length the device reported.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV219,

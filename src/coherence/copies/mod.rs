@@ -6,16 +6,21 @@
 mod judge;
 mod to_cpu;
 mod to_device;
+mod watch;
 
 pub(crate) use judge::StaleRead;
 pub(crate) use to_cpu::Lost;
+pub(crate) use watch::{CpuWrite, Touched};
 
 use crate::arena::Arena;
 use crate::bits::{Bits, PAGE, PageBytes, index, narrow, words};
 use crate::chunk::Chunk;
+use crate::ids::Gpa;
 use crate::ram::Ram;
+use crate::watch::Guard;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use watch::PageWatch;
 
 /// Mappings of one page.
 const MAX_REFS: usize = 4096;
@@ -54,6 +59,14 @@ pub(crate) struct PageRef {
     reused: u128,
     /// Lines the device used stale and that were not handed over since: what follows from that is the same offence.
     stale: u128,
+    /// The device may write through the mapping.
+    writable: bool,
+    /// Lines the CPU took the device's bytes of.
+    taken: u128,
+    /// Lines a for_device came for when the device had written them and nobody had taken that.
+    given_back: u128,
+    /// Lines the device wrote while they were the CPU's.
+    late: u128,
 }
 
 /// A page with two copies.
@@ -63,6 +76,7 @@ struct Page {
     baseline: PageBytes,
     fresh: Bits,
     refs: Vec<PageRef>,
+    watch: PageWatch,
 }
 
 /// Buffers used again by every operation.
@@ -89,6 +103,9 @@ pub(crate) struct Copies {
     line: usize,
     refs: usize,
     scratch: Box<Scratch>,
+    /// Guards that changed and were not passed on yet, see [`watch`].
+    flips: Vec<(Gpa, Guard)>,
+    watched: u64,
 }
 
 impl Copies {
@@ -96,7 +113,18 @@ impl Copies {
         let frames = vec![0; ram.pages()];
         let scratch =
             Scratch { cpu: PageBytes::ZERO, device: PageBytes::ZERO, changed: Bits::EMPTY, moved: Bits::EMPTY, written: Bits::EMPTY };
-        Self { ram, arena, frames, pages: Vec::new(), free: VecDeque::new(), line: line as usize, refs: 0, scratch: Box::new(scratch) }
+        Self {
+            ram,
+            arena,
+            frames,
+            pages: Vec::new(),
+            free: VecDeque::new(),
+            line: line as usize,
+            refs: 0,
+            scratch: Box::new(scratch),
+            flips: Vec::new(),
+            watched: 0,
+        }
     }
 
     /// Pages with two copies.
@@ -122,7 +150,7 @@ impl Copies {
     }
 
     /// Puts a chunk of a mapping under two copies; false when there is no room.
-    pub(crate) fn enter(&mut self, chunk: &Chunk, mapping: u32) -> bool {
+    pub(crate) fn enter(&mut self, chunk: &Chunk, mapping: u32, writable: bool) -> bool {
         let Some(entry) = self.ram.frame(chunk.page).and_then(|frame| self.frames.get_mut(frame)) else { return false };
         let slot = match entry.checked_sub(1) {
             Some(slot) => slot,
@@ -135,7 +163,13 @@ impl Copies {
                             return false;
                         }
                         self.arena.prepare(slot);
-                        self.pages.push(Box::new(Page { gpa: 0, baseline: PageBytes::ZERO, fresh: Bits::EMPTY, refs: Vec::new() }));
+                        self.pages.push(Box::new(Page {
+                            gpa: 0,
+                            baseline: PageBytes::ZERO,
+                            fresh: Bits::EMPTY,
+                            refs: Vec::new(),
+                            watch: PageWatch::default(),
+                        }));
                         slot
                     }
                 };
@@ -147,12 +181,18 @@ impl Copies {
         if page.refs.len() >= MAX_REFS {
             return false;
         }
+        if page.refs.is_empty() {
+            // What an unmap without a sync left there is of no interest any more.
+            page.fresh = Bits::EMPTY;
+            self.arena.forget(slot, 0, PAGE);
+        }
         page.gpa = chunk.page;
         page.refs.push(PageRef {
             mapping,
             segment: chunk.segment,
             start: narrow(chunk.start),
             end: narrow(chunk.end),
+            writable,
             ..PageRef::default()
         });
         self.refs += 1;
@@ -167,12 +207,7 @@ impl Copies {
         let gone = page.refs.swap_remove(at);
         self.refs -= 1;
         if page.refs.is_empty() {
-            page.fresh = Bits::EMPTY;
-            self.arena.forget(slot, 0, PAGE);
-            if let Some(entry) = self.ram.frame(chunk.page).and_then(|frame| self.frames.get_mut(frame)) {
-                *entry = 0;
-            }
-            self.free.push_back(slot);
+            self.retire(chunk.page);
             return;
         }
         let alone = &mut self.scratch.changed;
@@ -185,6 +220,21 @@ impl Copies {
             page.fresh.clear(start, end);
             self.arena.forget(slot, start, end);
         }
+        self.relax(chunk.page);
+    }
+
+    /// Takes a page under no mapping out: it has one copy again.
+    fn retire(&mut self, page: u64) {
+        let Some(slot) = self.slot(page) else { return };
+        self.unwatch(slot);
+        if let Some(record) = self.pages.get_mut(slot as usize) {
+            record.fresh = Bits::EMPTY;
+        }
+        self.arena.forget(slot, 0, PAGE);
+        if let Some(entry) = self.ram.frame(page).and_then(|frame| self.frames.get_mut(frame)) {
+            *entry = 0;
+        }
+        self.free.push_back(slot);
     }
 
     /// Bytes the device wrote in the chunk that differ from the CPU's copy: how many, from where to where, and what they are.

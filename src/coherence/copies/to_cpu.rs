@@ -30,6 +30,8 @@ pub(crate) struct ToCpu {
     pub(crate) lost: Option<Lost>,
     /// Bytes the CPU changed that were never handed over: first, one past the last.
     pub(crate) never: Option<(usize, usize)>,
+    /// The device had written some of the bytes.
+    pub(crate) written: bool,
 }
 
 impl Copies {
@@ -47,6 +49,7 @@ impl Copies {
             self.ram.read(chunk.page, start, cpu);
         }
         let written = self.arena.any_written(slot, start, end);
+        result.written = written;
         let equal = scratch.cpu.bytes().get(start..end) == page.baseline.bytes().get(start..end);
         let mut owned_before = 0;
         let mut stale = 0;
@@ -128,6 +131,11 @@ impl Copies {
         }
         if let Some(r) = find_ref(&mut page.refs, mapping, chunk) {
             r.owned &= !touched;
+            r.late &= !touched;
+            r.given_back &= !touched;
+            if written {
+                r.taken |= touched;
+            }
             r.stale &= !super::whole_lines(line, start, end);
             r.wrong_sync |= edge_dirty & !stale;
             if result.lost.is_some() {

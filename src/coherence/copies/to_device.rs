@@ -72,6 +72,10 @@ impl Copies {
             r.handed |= touched;
             r.wrong_sync &= !touched;
             r.stale &= !touched;
+            r.late &= !touched;
+            if written {
+                r.given_back |= touched;
+            }
         }
         moved
     }

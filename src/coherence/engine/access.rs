@@ -1,6 +1,7 @@
 //! Accesses of devices.
 
 use super::Engine;
+use crate::catalogue::Code;
 use crate::chunk::chunks;
 use crate::copies::StaleRead;
 use crate::error::AccessError;
@@ -106,6 +107,9 @@ impl Engine {
         if let Some(mapping) = self.mappings.get_mut(access.mapping) {
             mapping.history.push(seq, event, access.range, site);
         }
+        if wish.write && access.two_copies && self.cpu.watches() {
+            self.device_writes(access);
+        }
         self.judge(device, access, wish);
         Ok(access)
     }
@@ -162,6 +166,10 @@ impl Engine {
         if let Some((bytes, stale)) = stale {
             let verdict = rules::ownership::stale_read(mapping, access.range, bytes, &stale);
             let site = self.devices.get(device as usize).map(|d| d.kick).unwrap_or_default();
+            if verdict.code == Code::DV201 {
+                self.hold_stale_read(device, access.mapping, site, verdict, &stale.evidence);
+                return;
+            }
             self.report(Some(device), Some(access.mapping), site, "device read", verdict, Some(&stale.evidence));
         }
     }

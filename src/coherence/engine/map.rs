@@ -64,6 +64,7 @@ impl Engine {
         mapping.direction = call.direction;
         mapping.attrs = call.attrs;
         mapping.kind = call.kind;
+        mapping.object = call.object;
         mapping.size = mapping.segments.last().map_or(0, |s| s.offset + s.len);
         mapping.cpu_addr = call.cpu_addr;
         mapping.entries = call.extents.len();
@@ -86,7 +87,14 @@ impl Engine {
         }
         self.table.set(&block.range(), id);
         if two_copies {
+            self.watch_mapping(id);
+            if event != Event::Alloc {
+                self.close_for_device(id, whole);
+            }
             self.first_handover(id, event);
+            self.relax_mapping(id, whole);
+        } else {
+            self.watch_solo(id);
         }
         if let Some(record) = self.devices.get_mut(device as usize) {
             record.mappings += 1;
@@ -126,7 +134,7 @@ impl Engine {
     fn cover(&mut self, id: u32) -> bool {
         let Some(mapping) = self.mappings.get(id) else { return false };
         for chunk in chunks(&mapping.segments, mapping.whole()) {
-            if !self.copies.enter(&chunk, id) {
+            if !self.copies.enter(&chunk, id, mapping.device_writable()) {
                 for done in chunks(&mapping.segments, ByteRange { start: 0, end: chunk.offset }) {
                     self.copies.leave(&done, id);
                 }

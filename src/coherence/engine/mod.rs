@@ -1,22 +1,27 @@
 //! The core itself: its public handle and its state.
 
 mod access;
+mod cpu;
+mod held;
 mod map;
+mod remains;
 mod report;
+mod solo;
 mod sync;
 mod unmap;
+mod watch;
 
 pub(crate) use access::{Access, Wish};
 
 use crate::arena::Arena;
 use crate::call::{Answer, ApiCall, Caller};
 use crate::config::Config;
-use crate::copies::Copies;
+use crate::copies::{Copies, Touched};
 use crate::device::Device;
 use crate::error::Error;
 use crate::findings::Findings;
 use crate::handles::Handles;
-use crate::ids::{Requester, SiteId};
+use crate::ids::{Gpa, Requester, SiteId};
 use crate::mapping::Mappings;
 use crate::ram::Ram;
 use crate::rules;
@@ -24,9 +29,11 @@ use crate::site::{Frame, SiteTable};
 use crate::summary::{CallKind, Stats, Summary};
 use crate::table::Table;
 use crate::view::DmaView;
+use crate::watch::{CpuOp, Gate, Seen, Witness};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
+use watch::CpuWatch;
 
 /// Requesters a guest can make the core remember.
 const MAX_DEVICES: usize = 4096;
@@ -113,6 +120,32 @@ impl Coherence {
         self.shared.lock().blind_spot(&what);
     }
 
+    /// Gives the core somebody who can keep the CPU from pages. Before the guest starts; without one nothing is watched.
+    pub fn set_gate(&self, gate: Arc<dyn Gate>) {
+        self.shared.lock().set_gate(gate);
+    }
+
+    /// The device gave the CPU a sign: it raised an interrupt, or one of its registers was read (event B).
+    pub fn signalled(&self, requester: Requester) {
+        let mut engine = self.shared.lock();
+        let seq = engine.tick();
+        if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
+            device.signal = seq;
+        }
+    }
+
+    /// An instruction was stopped at a guarded page. Judges it, then calls `perform` with the lock held, so that the access and a
+    /// hand-over of the same bytes exclude each other. `perform` must not call the core; where the instruction is executed
+    /// by the CPU afterwards (or was already), it does nothing.
+    pub fn cpu_access(&self, op: &CpuOp<'_>, witness: &mut dyn Witness, perform: &mut dyn FnMut()) -> Seen {
+        self.shared.lock().cpu_access(op, witness, perform)
+    }
+
+    /// The gate's owner cannot keep a page guarded any more (`why` says it in a few words): it is opened and checked by content only until its last mapping ends.
+    pub fn abandon_page(&self, page: Gpa, why: &str) {
+        self.shared.lock().abandon_page(page, why);
+    }
+
     /// The number of a call stack, innermost frame first.
     #[must_use]
     pub fn intern_site(&self, stack: Vec<Frame>) -> SiteId {
@@ -173,6 +206,10 @@ pub(crate) struct Engine {
     pub(crate) findings: Findings,
     pub(crate) sites: SiteTable,
     pub(crate) stats: Stats,
+    /// The CPU's side.
+    pub(crate) cpu: CpuWatch,
+    /// What the access under judgement touches; kept for its memory.
+    touched: Vec<Touched>,
     seq: u64,
 }
 
@@ -189,6 +226,8 @@ impl Engine {
             findings: Findings::new(config.max_findings),
             sites: SiteTable::default(),
             stats: Stats::default(),
+            cpu: CpuWatch::default(),
+            touched: Vec::new(),
             seq: 0,
             ram,
             config,
@@ -229,6 +268,13 @@ impl Engine {
     fn call(&mut self, caller: Caller, call: &ApiCall) -> Answer {
         self.tick();
         let Some(device) = self.device(caller.requester) else { return Answer::Failed };
+        self.expire_remains();
+        let answer = self.dispatch(device, caller, call);
+        self.pass_on_guards();
+        answer
+    }
+
+    fn dispatch(&mut self, device: u32, caller: Caller, call: &ApiCall) -> Answer {
         match call {
             ApiCall::Map(map) => self.map(device, caller.site, map),
             ApiCall::Unmap(unmap) => {
@@ -282,6 +328,7 @@ impl Engine {
         stats.peak_mappings = stats.peak_mappings.max(stats.live_mappings);
         stats.tracked_pages = self.copies.tracked();
         stats.peak_tracked_pages = stats.peak_tracked_pages.max(stats.tracked_pages);
+        stats.watched_pages_peak = stats.watched_pages_peak.max(self.copies.watched());
     }
 }
 

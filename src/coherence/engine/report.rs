@@ -19,25 +19,54 @@ impl Engine {
         verdict: Verdict,
         evidence: Option<&Evidence>,
     ) {
-        let seq = self.seq();
         let record = mapping.and_then(|id| self.mappings.get(id));
         let by_content = |code: Code| code == Code::DV201 || code == Code::DV203;
-        if record.is_some_and(|m| m.kind == PageKind::Foreign) && (by_content(verdict.code) || verdict.kind.is_some_and(by_content)) {
+        // An access of the CPU was asked about before; what only content tells may be anybody's.
+        if record.is_some_and(|m| m.kind == PageKind::Foreign)
+            && verdict.access.is_none()
+            && (by_content(verdict.code) || verdict.kind.is_some_and(by_content))
+        {
             self.stats.foreign_offences += 1;
             return;
         }
         let key = Key { code: verdict.code, device, map_site: record.map(|m| m.site).unwrap_or_default(), site };
-        if self.findings.repeat(&key, seq, verdict.range) {
+        if self.findings.repeat(&key, self.seq(), verdict.range) {
             self.stats.repeated_offences += 1;
             return;
         }
+        let finding = self.draft(device, mapping, site, what, verdict, evidence);
+        self.keep(key, finding);
+    }
+
+    /// Keeps a finding that was drafted when it happened.
+    pub(crate) fn keep(&mut self, key: Key, finding: Finding) {
+        if self.findings.repeat(&key, finding.last_seq, finding.range) {
+            self.stats.repeated_offences += 1;
+        } else if !self.findings.add(key, finding) {
+            self.stats.suppressed_findings += 1;
+            self.blind_spot("too many different findings: later ones are only counted");
+        }
+    }
+
+    /// What there is to say about an offence now.
+    pub(crate) fn draft(
+        &self,
+        device: Option<u32>,
+        mapping: Option<u32>,
+        site: SiteId,
+        what: &str,
+        verdict: Verdict,
+        evidence: Option<&Evidence>,
+    ) -> Finding {
+        let seq = self.seq();
+        let record = mapping.and_then(|id| self.mappings.get(id));
         let owner = device.and_then(|id| self.devices.get(id as usize));
         let rule = verdict.code.rule();
         let handover = record.and_then(|m| {
             let at_fault = verdict.at_fault.and_then(|seq| m.history.newest_first().find(|entry| entry.seq == seq));
             at_fault.or_else(|| m.history.handover(verdict.range.unwrap_or_else(|| m.whole())))
         });
-        let finding = Finding {
+        Finding {
             code: verdict.code,
             slug: rule.slug.to_owned(),
             severity: verdict.severity,
@@ -56,6 +85,8 @@ impl Engine {
                 seq: entry.seq,
             }),
             offence: Offence { what: what.to_owned(), site },
+            consequence: verdict.consequence,
+            access: verdict.access,
             history: record.map(|m| m.history.public()).unwrap_or_default(),
             message: verdict.message,
             advice: verdict.advice.unwrap_or_else(|| rule.fix.to_owned()),
@@ -63,10 +94,6 @@ impl Engine {
             last_range: verdict.range,
             first_seq: seq,
             last_seq: seq,
-        };
-        if !self.findings.add(key, finding) {
-            self.stats.suppressed_findings += 1;
-            self.blind_spot("too many different findings: later ones are only counted");
         }
     }
 
@@ -97,6 +124,8 @@ impl Engine {
             device_bytes: Vec::new(),
             handover: None,
             offence: Offence { what: what.chars().take(400).collect(), site: SiteId::default() },
+            consequence: None,
+            access: None,
             history: Vec::new(),
             message: format!("Not everything was checked: {}.", what.chars().take(400).collect::<String>()),
             advice: rule.fix.to_owned(),
@@ -110,6 +139,7 @@ impl Engine {
     /// All findings, errors first, then by code, device and places. The order does not depend on the numbers of sites.
     pub(crate) fn sorted_findings(&self) -> Vec<Finding> {
         let mut list: Vec<Finding> = self.findings.all().cloned().collect();
+        self.drop_shadowed(&mut list);
         let place = |site: SiteId| -> Vec<(&str, u64)> {
             self.sites.frames(site).iter().map(|f| (f.symbol.as_str(), if f.symbol.is_empty() { f.address } else { 0 })).collect()
         };

@@ -96,7 +96,10 @@ impl Engine {
         }
         if two_copies {
             self.stats.handovers += 1;
+            self.settle_held(id, range, call.for_cpu, what, site);
             if !call.for_cpu {
+                self.close_for_device(id, range);
+                self.settle_writes_given(device, id, range, what, site);
                 self.give(id, range);
                 if writable {
                     self.note_lost_writes(device, id, site, what, range);
@@ -114,6 +117,7 @@ impl Engine {
                     self.stats.bytes_to_cpu += self.copies.take_back(&chunk, id).moved;
                 }
             }
+            self.relax_mapping(id, range);
         }
         let seq = self.seq();
         let event = if call.for_cpu { Event::ForCpu } else { Event::ForDevice };

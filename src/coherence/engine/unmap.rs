@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::call::UnmapCall;
 use crate::chunk::chunks;
-use crate::copies::Lost;
+use crate::copies::{CpuWrite, Lost};
 use crate::finding::{ByteRange, Severity};
 use crate::history::Event;
 use crate::ids::{Attrs, Direction, Family, PageKind, SiteId};
@@ -54,7 +54,7 @@ impl Engine {
     /// Ends a live mapping as its own family and direction want it.
     fn end_mapping(&mut self, device: u32, id: u32, site: SiteId, what: &str, skip: bool) {
         let Some(mapping) = self.mappings.get(id) else { return };
-        let (block, two_copies) = (mapping.block, mapping.two_copies());
+        let (block, two_copies, freed) = (mapping.block, mapping.two_copies(), mapping.freed);
         let event = match mapping.family {
             Family::Coherent | Family::Pages => Event::Free,
             _ if skip => Event::UnmapSkip,
@@ -63,13 +63,22 @@ impl Engine {
         let takes = event == Event::Unmap && mapping.direction != Direction::ToDevice;
         let drops = event != Event::Unmap && mapping.device_writable();
         if two_copies {
-            if takes {
+            self.release_held(id);
+            // Memory that has another owner is left alone.
+            if takes && !freed {
                 self.take(device, id, site, what, ByteRange { start: 0, end: u64::MAX }, false);
-            } else if drops {
+            } else if drops && !freed {
                 self.note_lost_writes(device, id, site, what, ByteRange { start: 0, end: u64::MAX });
             }
             self.stats.handovers += 1;
-            self.uncover(id);
+            self.settle_writes_ended(device, id);
+            if event == Event::UnmapSkip {
+                self.uncover_skipped(device, id);
+            } else {
+                self.uncover(id);
+            }
+        } else {
+            self.unwatch_solo(id);
         }
         let seq = self.seq();
         self.mappings.end(id, seq, event, site);
@@ -91,10 +100,19 @@ impl Engine {
         let mut lost: Option<(ByteRange, Lost)> = None;
         let mut never: Option<ByteRange> = None;
         let mut moved = 0;
+        let mut took = false;
+        let mut write = None;
         for chunk in chunks(&mapping.segments, range) {
+            let unwritten = sync && self.config.pedantic && mapping.direction == Direction::FromDevice;
+            if unwritten {
+                let written = self.copies.written_bits(&chunk);
+                self.copies.note_unwritten(&chunk, &written);
+            }
             let result = self.copies.take_back(&chunk, id);
             moved += result.moved;
+            took |= result.written;
             if let Some(here) = result.lost {
+                write = write.or_else(|| self.copies.remembered(chunk.page, here.start, here.end));
                 let bytes = chunk.range(here.start, here.end);
                 lost = Some(lost.map_or((bytes, here), |(all, first)| (all.hull(bytes), first)));
             }
@@ -104,14 +122,30 @@ impl Engine {
             }
         }
         self.stats.bytes_to_cpu += moved;
+        if took && let Some(record) = self.devices.get_mut(device as usize) {
+            record.signal = self.seq;
+        }
+        let seen = write.filter(|_| lost.as_ref().is_some_and(|(_, lost)| !lost.cpu_owned));
+        let offence = seen.map_or((site, what), |write: CpuWrite| (write.site, "CPU write"));
+        let discarded = lost.as_ref().map(|(range, _)| *range);
         let never_handed = mapping.family == Family::Pages && lost.as_ref().is_none_or(|(_, lost)| lost.never_handed);
         let verdict = match (never, lost) {
             (Some(range), _) if sync && never_handed => Some((rules::ownership::never_handed_over(range), None)),
-            (_, Some((range, lost))) => Some((rules::ownership::lost_write(mapping, &lost, range, what, sync), Some(lost.evidence))),
+            (_, Some((range, lost))) => Some((
+                match &seen {
+                    Some(write) => rules::cpu::discarded_write(mapping, write, range, what).consequence(what, site),
+                    None => rules::ownership::lost_write(mapping, &lost, range, what, sync),
+                },
+                Some(lost.evidence),
+            )),
             _ => None,
         };
         if let Some((verdict, evidence)) = verdict {
-            self.report(Some(device), Some(id), site, what, verdict, evidence.as_ref());
+            self.report(Some(device), Some(id), offence.0, offence.1, verdict, evidence.as_ref());
+        }
+        self.settle_writes_taken(device, id, range, discarded);
+        if sync && took {
+            self.clean_lap(id);
         }
     }
 
@@ -126,8 +160,11 @@ impl Engine {
             self.leak(device, id, "the driver was unbound", Severity::Error);
             let Some(mapping) = self.mappings.get(id) else { continue };
             let (block, two_copies) = (mapping.block, mapping.two_copies());
+            self.release_held(id);
             if two_copies {
                 self.uncover(id);
+            } else {
+                self.unwatch_solo(id);
             }
             let seq = self.seq();
             self.mappings.end(id, seq, Event::Dropped, SiteId::default());
@@ -152,6 +189,8 @@ impl Engine {
         for id in self.mappings.live_where(|_| true) {
             let Some(mapping) = self.mappings.get(id) else { continue };
             let device = mapping.device;
+            self.release_held(id);
+            let Some(mapping) = self.mappings.get(id) else { continue };
             let bound = self.devices.get(device as usize).is_some_and(|d| d.bound);
             let had_driver = self.devices.get(device as usize).is_some_and(|d| !d.drivers.is_empty());
             if !bound && had_driver {

@@ -1,13 +1,15 @@
 //! The rules: small functions from an event and the state before it to a verdict, a module per family.
 
 pub(crate) mod bus;
+pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod life;
 pub(crate) mod lines;
 pub(crate) mod ownership;
 
 use crate::catalogue::Code;
-use crate::finding::{ByteRange, Severity};
+use crate::finding::{AccessInfo, ByteRange, Offence, Severity};
+use crate::ids::SiteId;
 
 /// What a rule says about an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +25,25 @@ pub(crate) struct Verdict {
     pub(crate) advice: Option<String>,
     /// Sequence number of the hand-over at fault, when that is not simply the last one of the bytes.
     pub(crate) at_fault: Option<u64>,
+    /// Where it took effect.
+    pub(crate) consequence: Option<Offence>,
+    /// The CPU's access.
+    pub(crate) access: Option<AccessInfo>,
 }
 
 impl Verdict {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, severity: code.rule().severity, kind: None, range: None, message: message.into(), advice: None, at_fault: None }
+        Self {
+            code,
+            severity: code.rule().severity,
+            kind: None,
+            range: None,
+            message: message.into(),
+            advice: None,
+            at_fault: None,
+            consequence: None,
+            access: None,
+        }
     }
 
     pub(crate) fn severity(self, severity: Severity) -> Self {
@@ -45,6 +61,14 @@ impl Verdict {
 
     pub(crate) fn at_fault(self, seq: u64) -> Self {
         Self { at_fault: Some(seq), ..self }
+    }
+
+    pub(crate) fn consequence(self, what: &str, site: SiteId) -> Self {
+        Self { consequence: Some(Offence { what: what.to_owned(), site }), ..self }
+    }
+
+    pub(crate) fn access(self, access: AccessInfo) -> Self {
+        Self { access: Some(access), ..self }
     }
 
     pub(crate) fn advice(self, advice: impl Into<String>) -> Self {

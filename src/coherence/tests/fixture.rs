@@ -50,7 +50,7 @@ impl World {
     }
 
     pub(super) fn site(&self, symbol: &str) -> SiteId {
-        self.core.intern_site(vec![Frame { address: 0xffff_ffff_8100_0000, symbol: symbol.into() }])
+        self.core.intern_site(vec![Frame::new(0xffff_ffff_8100_0000, symbol.into())])
     }
 
     #[track_caller]
@@ -197,6 +197,7 @@ pub(super) fn single(gpa: u64, len: u64, direction: Direction) -> MapCall {
         attrs: Attrs::empty(),
         limits: Limits { mask: u64::MAX, ..Limits::default() },
         kind: PageKind::Slab,
+        object: (0, 0),
         cpu_addr: 0,
     }
 }

@@ -10,3 +10,5 @@ mod model;
 mod ownership;
 mod regressions;
 mod view;
+mod watch;
+mod watched;

@@ -168,6 +168,7 @@ impl Model for Recording {
 impl Watcher for Recording {
     fn bus_master(&self, _on: bool) {}
     fn reset(&self) {}
+    fn observed(&self) {}
     fn doorbell(&self, rip: u64) {
         self.0.lock().unwrap().push(format!("doorbell {:#x}", rip - CODE));
     }

@@ -36,6 +36,8 @@ pub trait Watcher: Send + Sync {
     fn reset(&self);
     /// A CPU is about to write to a BAR; `rip` is the guest address behind the instruction, 0 when not known.
     fn doorbell(&self, rip: u64);
+    /// A CPU read from a BAR.
+    fn observed(&self);
 }
 
 struct Slot {
@@ -131,6 +133,9 @@ impl PciRoot {
         data.fill(0xff);
         let Some((hit, slot)) = self.hit(space, address, data.len()) else { return false };
         slot.lock().read_bar(hit.bar, hit.offset, data);
+        if let Some(watcher) = &slot.watcher {
+            watcher.observed();
+        }
         true
     }
 

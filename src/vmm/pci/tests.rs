@@ -54,6 +54,7 @@ impl Watcher for Log {
     fn reset(&self) {
         self.add("reset".into());
     }
+    fn observed(&self) {}
     fn doorbell(&self, rip: u64) {
         self.add(format!("doorbell {rip:#x}"));
     }
