@@ -289,7 +289,9 @@ fn dma(slot: &SlotCopy, op: DmaOp) -> Result<DmaChunk, DecodeError> {
         .iter()
         .map(|range| {
             let (addr, len) = (range.addr.get(), range.len.get());
-            addr.checked_add(len).map(|_| (addr, len)).ok_or(DecodeError::Wraps { addr, len })
+            // Memory lies below the end of the address space. Handles are whatever the driver passes: DMA_MAPPING_ERROR is all-ones.
+            let wraps = op == DmaOp::Map && addr.checked_add(len).is_none();
+            if wraps { Err(DecodeError::Wraps { addr, len }) } else { Ok((addr, len)) }
         })
         .collect::<Result<Vec<_>, _>>()?;
     let head = DmaHead {

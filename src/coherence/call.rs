@@ -87,6 +87,8 @@ pub struct SyncCall {
 pub enum ApiCall {
     /// dma_map_*, dma_alloc_*.
     Map(MapCall),
+    /// The same, made to fail on purpose.
+    Fail(MapCall),
     /// dma_unmap_*, dma_free_*.
     Unmap(UnmapCall),
     /// dma_sync_*.

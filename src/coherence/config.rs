@@ -1,6 +1,7 @@
 //! What a run of the core is configured with.
 
 use crate::error::Error;
+use crate::profile::Profile;
 use crate::watch::WatchPolicy;
 use std::ops::Range;
 
@@ -14,6 +15,10 @@ pub struct Config {
     pub line_size: u32,
     /// Whether neighbours of a scatterlist are merged where one ends and the next begins at a page boundary, as dma-iommu does.
     pub sg_merge: bool,
+    /// What the machine's cache operations do.
+    pub profile: Profile,
+    /// Guest physical ranges of the kernel's own code and constants, which nothing is to be mapped from (DV110); empty when not known.
+    pub kernel_image: Vec<Range<u64>>,
     /// Seed of everything that is chosen at random (nothing yet: the cache adversary is quiet).
     pub seed: u64,
     /// Handles below 4 GiB and above guest RAM: what a device with a 32-bit mask gets.
@@ -26,7 +31,7 @@ pub struct Config {
     pub watch: WatchPolicy,
     /// Innocent accesses to a watched page that also holds other things before the page is checked by content only.
     pub innocent_budget: u32,
-    /// Whether to look for what is only a note and costs time to see (DV218, DV503).
+    /// Whether to look for what is only a note and costs time to see (DV218, DV219, DV220, DV304, DV503).
     pub pedantic: bool,
     /// Most mappings alive at once; a map call beyond it fails and is a DV901.
     pub max_mappings: u32,
@@ -49,6 +54,8 @@ impl Config {
         Self {
             line_size: 64,
             sg_merge: false,
+            profile: Profile::ARM64,
+            kernel_image: Vec::new(),
             seed: 0,
             low_window: low_ram.max(16 * MIB)..Self::LOW_END,
             high_window: high..high.saturating_add(64 * GIB),

@@ -1,6 +1,7 @@
 //! What the core knows about one device.
 
-use crate::ids::{Requester, SiteId};
+use crate::catalogue::Code;
+use crate::ids::{Family, Requester, SiteId};
 use crate::summary::{CallKind, DeviceSummary, LostWrite};
 use std::collections::BTreeMap;
 
@@ -37,6 +38,15 @@ impl Sites {
     }
 }
 
+/// A map or alloc call that failed, and not because of anything the report says already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FailedMap {
+    pub(crate) site: SiteId,
+    pub(crate) family: Family,
+    /// What it is when its result is used all the same.
+    pub(crate) code: Code,
+}
+
 /// One requester.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -49,6 +59,8 @@ pub(crate) struct Device {
     pub(crate) kick: SiteId,
     /// The mask the last `dma_set_mask*` asked for, if it was refused.
     pub(crate) refused_mask: Option<u64>,
+    /// The last map call that was made to fail for the driver that is bound.
+    pub(crate) failed: Option<FailedMap>,
     /// When the driver last had a sign from the device: an interrupt, a register it read, other bytes it took.
     pub(crate) signal: u64,
     pub(crate) mappings: u64,
@@ -71,6 +83,7 @@ impl Device {
             bus_master: matches!(requester, Requester::Platform(_)),
             kick: SiteId::default(),
             refused_mask: None,
+            failed: None,
             signal: 0,
             mappings: 0,
             bytes_mapped: 0,
@@ -90,6 +103,7 @@ impl Device {
     pub(crate) fn bind(&mut self, driver: &str) {
         self.bound = true;
         self.refused_mask = None;
+        self.failed = None;
         if self.drivers.last().is_some_and(|last| last == driver) {
             return;
         }

@@ -38,6 +38,11 @@ impl Findings {
         true
     }
 
+    /// Whether there is such a finding.
+    pub(crate) fn knows(&self, key: &Key) -> bool {
+        self.index.contains_key(key)
+    }
+
     /// Keeps a new finding; false when there is no room.
     pub(crate) fn add(&mut self, key: Key, finding: Finding) -> bool {
         if self.list.len() >= self.max {

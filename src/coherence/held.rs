@@ -11,6 +11,8 @@ pub(crate) const MAX_HELD: usize = 8;
 pub(crate) enum Waits {
     /// The device used old bytes (DV201): a for_device of the same bytes makes it DV211.
     ForDevice,
+    /// The device wrote what a for_cpu had given to the CPU (DV222), unless a for_device comes before the CPU looks.
+    GiveBack,
     /// The CPU read bytes the device had written since the for_cpu (DV212), unless it looks again after the next one.
     SecondLook {
         /// Page of the bytes, guest physical.

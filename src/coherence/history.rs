@@ -140,6 +140,13 @@ impl History {
         self.newest_first().find(|entry| entry.event.is_handover() && (entry.range().overlaps(range) || entry.event == Event::Map))
     }
 
+    /// The newest hand-over that touched `range`, if no event that could be a newer one was dropped.
+    pub(crate) fn last_handover(&self, range: ByteRange) -> Option<&Entry> {
+        let touches = |entry: &&Entry| entry.event.is_handover() && entry.range().overlaps(range);
+        let first = self.first.iter().filter(|_| self.ring.len() < KEPT);
+        self.newest_first().take(self.ring.len()).chain(first).find(touches)
+    }
+
     /// Oldest first, as it is shown.
     pub(crate) fn public(&self) -> Vec<HistoryEntry> {
         let mut entries: Vec<_> = self.newest_first().map(Entry::public).collect();

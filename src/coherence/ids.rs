@@ -211,6 +211,12 @@ bitflags::bitflags! {
         const PRIVILEGED = 1 << 9;
         /// `DMA_ATTR_MMIO` (7.x).
         const MMIO = 1 << 10;
+        /// `DMA_ATTR_DEBUGGING_IGNORE_CACHELINES` (7.x).
+        const DEBUGGING_IGNORE_CACHELINES = 1 << 11;
+        /// `DMA_ATTR_REQUIRE_COHERENT` (7.x).
+        const REQUIRE_COHERENT = 1 << 12;
+        /// `DMA_ATTR_CC_SHARED` (7.x).
+        const CC_SHARED = 1 << 13;
         const _ = !0;
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Mapping {
     pub(crate) peeked: bool,
     /// The memory went back to the allocator while it was mapped.
     pub(crate) freed: bool,
+    /// Bytes of a DMA_FROM_DEVICE mapping were synced for the CPU and not (all) given back since.
+    pub(crate) cpu_has: bool,
 }
 
 impl Mapping {
@@ -83,6 +85,7 @@ impl Mapping {
             held: Vec::new(),
             peeked: false,
             freed: false,
+            cpu_has: false,
         }
     }
 
@@ -255,6 +258,7 @@ impl Mappings {
         mapping.held.clear();
         mapping.peeked = false;
         mapping.freed = false;
+        mapping.cpu_has = false;
         (id, mapping)
     }
 

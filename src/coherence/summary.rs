@@ -13,6 +13,8 @@ pub struct Stats {
     pub maps: u64,
     /// Map and alloc calls that were refused.
     pub failed_maps: u64,
+    /// Those that were made to fail.
+    pub injected_failures: u64,
     /// Unmap and free calls.
     pub unmaps: u64,
     /// `dma_sync_*_for_cpu` calls.

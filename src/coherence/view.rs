@@ -64,6 +64,13 @@ impl DmaView {
         self.intent
     }
 
+    /// The device begins a transfer of `len` bytes at `iova` that goes on after the register write that asked for it. A driver that
+    /// unmaps them before the transfer ends is told off for the unmap (DV115) when the device comes back to them.
+    pub fn begin(&self, iova: Iova, len: usize) -> InFlight {
+        let number = self.device.map_or(0, |device| self.shared.lock().begin_flight(device, iova.0, len as u64));
+        InFlight { shared: Arc::clone(&self.shared), number }
+    }
+
     /// The device uses `len` bytes it prefetched from `iova`: judged now.
     ///
     /// # Errors
@@ -71,6 +78,23 @@ impl DmaView {
     pub fn consume(&self, iova: Iova, len: usize) -> Result<(), AccessError> {
         let device = self.device.ok_or(AccessError::NotMapped(iova))?;
         self.shared.lock().consume(device, iova.0, len)
+    }
+}
+
+/// A transfer a device is working on: it goes on until this is dropped. Do not drop it while an iterator over slices is alive on the
+/// same thread.
+#[derive(Debug)]
+#[must_use = "the transfer ends when this is dropped"]
+pub struct InFlight {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.number != 0 {
+            self.shared.lock().end_flight(self.number);
+        }
     }
 }
 

@@ -27,6 +27,7 @@ const FIRST_DEVICE: u8 = 2;
 pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<(PciRoot, Coherence), VmmError> {
     let Foundation { router, end, activity, journal } = chassis.foundation.clone();
     let mut settings = config.coherence.clone();
+    settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
     let coherence = Coherence::new(settings, chassis.memory()).map_err(VmmError::Coherence)?;
     let curtain = Arc::new(Curtain::default());

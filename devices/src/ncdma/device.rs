@@ -316,17 +316,24 @@ impl<M: GuestMemory> Ncdma<M> {
 
     /// Reads a data buffer; `len` is at most 1 MiB.
     fn read(&self, address: u64, len: u32, buffer: &mut Vec<u8>) -> Result<(), Fault> {
-        let address = self.span(address, len)?;
+        let memory = &self.memory.used;
+        let address = self.span(address, len).inspect_err(|fault| {
+            // The first beat goes out and aborts, so that the bus sees an error value for what it is.
+            let _aborted = memory.read_slice(&mut [0], GuestAddress(fault.address));
+        })?;
         buffer.resize(len as usize, 0);
-        self.memory.used.read_slice(buffer, address).map_err(|_| Fault { address: address.0 })
+        memory.read_slice(buffer, address).map_err(|_| Fault { address: address.0 })
     }
 
     /// Writes a data buffer and gives its length back.
     fn write(&self, address: u64, buffer: &[u8]) -> Result<u32, Fault> {
         // Buffers are at most 1 MiB.
         let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
-        let address = self.span(address, len)?;
-        self.memory.used.write_slice(buffer, address).map_err(|_| Fault { address: address.0 })?;
+        let memory = &self.memory.used;
+        let address = self.span(address, len).inspect_err(|fault| {
+            let _aborted = memory.write_slice(buffer.get(..1).unwrap_or_default(), GuestAddress(fault.address));
+        })?;
+        memory.write_slice(buffer, address).map_err(|_| Fault { address: address.0 })?;
         Ok(len)
     }
 }

@@ -410,6 +410,20 @@ fn what_makes_no_sense_is_refused_with_a_blind_spot() {
 }
 
 #[test]
+fn an_error_value_is_a_handle_like_any_other() {
+    let mut guest = Guest::new();
+    for call in [abi::CALL_UNMAP, abi::CALL_SYNC] {
+        let dma = abi::Dma { count: 1.into(), total: 1.into(), ..single() };
+        let payload = dma_payload(&dma, &[(u64::MAX, 4096)]);
+        assert_eq!(guest.ring(2, header(call, payload.len()), &payload).0, abi::STATUS_OK);
+    }
+    let ranges = [(Iova(u64::MAX), 4096)];
+    let calls = guest.calls();
+    assert!(matches!(&calls[0].1, ApiCall::Unmap(unmap) if unmap.ranges == ranges), "{calls:?}");
+    assert!(matches!(&calls[1].1, ApiCall::Sync(sync) if sync.ranges == ranges), "{calls:?}");
+}
+
+#[test]
 fn lost_calls_and_blind_spots_are_passed_on_but_bounded() {
     let mut guest = Guest::new();
     let lost = abi::SlotHeader { lost: 3.into(), ..header(abi::CALL_PHASE, 1) };

@@ -41,11 +41,11 @@ pub(super) const RULES: &[Rule] = &[
         code: Code::DV304,
         slug: "unaligned-sync",
         severity: Note,
-        except: "a warning with --edges line",
+        except: "a warning with --edges line; not for buffers the device does not write",
         rule: "Offset and length of a partial sync are whole cache lines, or reach the mapping's end.",
         source: API,
         example: "dma_sync_single_for_cpu(dev, dma + 20, 10, DMA_FROM_DEVICE);",
         fix: "Round the range outwards to cache lines.",
-        checked: false,
+        checked: true,
     },
 ];

@@ -106,7 +106,7 @@ pub struct Rule {
     pub slug: &'static str,
     /// How bad breaking it is.
     pub severity: Severity,
-    /// When it is milder or worse, in words; empty when never.
+    /// When it is milder, worse or not looked for, in words; empty when never.
     pub except: &'static str,
     /// What it says.
     pub rule: &'static str,

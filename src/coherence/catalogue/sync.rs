@@ -211,7 +211,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "kernel/dma",
         example: "ring = dma_alloc_coherent(dev, size, &dma, GFP_KERNEL);\ndma_sync_single_for_device(dev, dma, size, DMA_TO_DEVICE);",
         fix: "Drop the sync; order accesses to coherent memory with dma_wmb() and dma_rmb().",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV220,
@@ -222,7 +222,7 @@ pub(super) const RULES: &[Rule] = &[
         source: API,
         example: "dma_sync_single_for_cpu(dev, dma, len, DMA_FROM_DEVICE);\ndma_sync_single_for_cpu(dev, dma, len, DMA_FROM_DEVICE);",
         fix: "Drop the second call.",
-        checked: false,
+        checked: true,
     },
     Rule {
         code: Code::DV221,
@@ -244,6 +244,6 @@ pub(super) const RULES: &[Rule] = &[
         source: HOWTO,
         example: "dma_sync_single_for_cpu(dev, dma, len, DMA_FROM_DEVICE);\nmemcpy(skb->data, buf, len);\npost_rx(dma);",
         fix: "Call dma_sync_single_for_device() before posting the buffer again.",
-        checked: false,
+        checked: true,
     },
 ];

@@ -276,6 +276,47 @@ impl Copies {
             .map(|r| r.mapping)
     }
 
+    /// Other mappings of bytes of a chunk whose devices own them and may write them: they were handed over, not only mapped.
+    pub(crate) fn owned_over(&self, chunk: &Chunk, mapping: u32) -> impl Iterator<Item = u32> + '_ {
+        let (start, end) = (chunk.start, chunk.end);
+        self.refs_of(chunk.page)
+            .iter()
+            .filter(move |r| {
+                let both = (start.max(r.start as usize), end.min(r.end as usize));
+                r.mapping != mapping && r.writable && r.owned & r.handed & self.lines(both.0, both.1) != 0
+            })
+            .map(|r| r.mapping)
+    }
+
+    /// Other mappings of the first byte of a chunk that do not own its line.
+    pub(crate) fn others_at(&self, chunk: &Chunk, mapping: u32) -> impl Iterator<Item = u32> + '_ {
+        let at = narrow(chunk.start);
+        let line = self.lines(chunk.start, chunk.start + 1);
+        let other = move |r: &&PageRef| r.mapping != mapping && (r.start..r.end).contains(&at) && r.owned & line == 0;
+        self.refs_of(chunk.page).iter().filter(other).map(|r| r.mapping)
+    }
+
+    fn refs_of(&self, page: u64) -> &[PageRef] {
+        let slot = self.slot(page);
+        slot.and_then(|slot| self.pages.get(slot as usize)).map_or(&[][..], |page| page.refs.as_slice())
+    }
+
+    /// Whether a sync of a chunk would change nothing: the side has it, and both copies are as at the last hand-over.
+    pub(crate) fn has_already(&mut self, chunk: &Chunk, mapping: u32, for_cpu: bool) -> bool {
+        let touched = self.lines(chunk.start, chunk.end);
+        let Some(slot) = self.slot(chunk.page) else { return false };
+        let Some(page) = self.pages.get_mut(slot as usize) else { return false };
+        let (start, end) = (chunk.start, chunk.end);
+        let has = find_ref(&mut page.refs, mapping, chunk)
+            .is_some_and(|r| if for_cpu { r.owned & touched == 0 } else { r.owned & r.handed & touched == touched });
+        if !has || !page.fresh.all(start, end) || self.arena.any_written(slot, start, end) {
+            return false;
+        }
+        let Some(cpu) = self.scratch.cpu.bytes_mut().get_mut(start..end) else { return false };
+        self.ram.read(chunk.page, start, cpu);
+        page.baseline.bytes().get(start..end).is_some_and(|baseline| *baseline == *cpu)
+    }
+
     /// A live mapping of the byte at the guest physical address `gpa`.
     pub(crate) fn mapping_at(&self, gpa: u64, mappings: &crate::mapping::Mappings) -> Option<u32> {
         let page = self.pages.get(self.slot(gpa)? as usize)?;

@@ -8,7 +8,7 @@ use crate::error::AccessError;
 use crate::finding::ByteRange;
 use crate::history::Event;
 use crate::ids::{Direction, Iova};
-use crate::mapping::State;
+use crate::mapping::{Mapping, State};
 use crate::rules::{self, device::Fault};
 use crate::view::Intent;
 
@@ -54,7 +54,7 @@ impl Engine {
     }
 
     #[inline]
-    fn resolve(&self, device: u32, iova: u64, len: u64) -> Result<Access, Fault> {
+    pub(super) fn resolve(&self, device: u32, iova: u64, len: u64) -> Result<Access, Fault> {
         let Some(id) = self.find(iova) else { return Err(Fault::Unknown) };
         let Some(mapping) = self.mappings.get(id) else { return Err(Fault::Unknown) };
         if mapping.device != device {
@@ -64,7 +64,7 @@ impl Engine {
             return Err(Fault::Dead(id));
         }
         let Some(range) = mapping.locate(iova, len) else { return Err(Fault::Outside(id)) };
-        if mapping.is_mmio() {
+        if mapping.is_mmio() && !mapping.segments.iter().all(|s| self.ram.contains(s.gpa, s.len)) {
             return Err(Fault::PeerToPeer(id));
         }
         Ok(Access { mapping: id, range, two_copies: mapping.two_copies() })
@@ -104,8 +104,13 @@ impl Engine {
             Intent::Poll => Event::DevicePoll,
             Intent::Prefetch => Event::DevicePrefetch,
         };
+        let mut rearmed = false;
         if let Some(mapping) = self.mappings.get_mut(access.mapping) {
+            rearmed = mapping.cpu_has && wish.write;
             mapping.history.push(seq, event, access.range, site);
+        }
+        if rearmed {
+            self.hold_rearmed(device, access);
         }
         if wish.write && access.two_copies && self.cpu.watches() {
             self.device_writes(access);
@@ -124,6 +129,21 @@ impl Engine {
             (Fault::PeerToPeer(_), _) => AccessError::PeerToPeer(address),
             _ => AccessError::NotMapped(address),
         };
+        if fault == Fault::Unknown && self.used_unchecked(device, iova, Code::DV209, wish.what(), site) {
+            return error;
+        }
+        if let Fault::Dead(id) = fault
+            && let Some(mapping) = self.mappings.get(id)
+        {
+            let range = rules::device::relative(mapping, iova, len as u64);
+            if let Some(unmapped) = self.unmapped_in_flight(id, range) {
+                let verdict = rules::device::unmapped_in_flight(mapping, range, wish.what(), site);
+                let what = super::unmap::unmap_name(mapping.family);
+                self.report(Some(device), Some(id), unmapped, what, verdict, None);
+                return error;
+            }
+        }
+        let mapping = fault.mapping().and_then(|id| self.mappings.get(id));
         let physical = if fault == Fault::Unknown { self.copies.mapping_at(iova, &self.mappings) } else { None };
         let in_ram = self.ram.contains(iova, 1);
         let verdict = rules::device::fault(fault, mapping, iova, len as u64, wish.write, physical.is_some(), in_ram);
@@ -164,7 +184,8 @@ impl Engine {
             }
         }
         if let Some((bytes, stale)) = stale {
-            let verdict = rules::ownership::stale_read(mapping, access.range, bytes, &stale);
+            let alias = if stale.never_handed { None } else { self.alias(access.mapping, bytes.start) };
+            let verdict = rules::ownership::stale_read(mapping, access.range, bytes, &stale, alias);
             let site = self.devices.get(device as usize).map(|d| d.kick).unwrap_or_default();
             if verdict.code == Code::DV201 {
                 self.hold_stale_read(device, access.mapping, site, verdict, &stale.evidence);
@@ -172,6 +193,20 @@ impl Engine {
             }
             self.report(Some(device), Some(access.mapping), site, "device read", verdict, Some(&stale.evidence));
         }
+    }
+
+    /// The mapping for another device through which the CPU took the byte of mapping `id` at offset `at`, where the two share a buffer.
+    pub(super) fn alias(&self, id: u32, at: u64) -> Option<&Mapping> {
+        let mapping = self.mappings.get(id)?;
+        let chunk = chunks(&mapping.segments, ByteRange { start: at, end: at + 1 }).next()?;
+        let gpa = chunk.page + chunk.start as u64;
+        let taken = |other: &&Mapping| {
+            let segment = other.segments.iter().find(|s| (s.gpa..s.gpa + s.len).contains(&gpa));
+            let byte = segment.map(|s| s.offset + (gpa - s.gpa));
+            let last = byte.and_then(|byte| other.history.last_handover(ByteRange { start: byte, end: byte + 1 }));
+            rules::ownership::is_alias(mapping, other) && last.is_some_and(|e| e.event == Event::ForCpu)
+        };
+        self.copies.others_at(&chunk, id).filter_map(|other| self.mappings.get(other)).find(taken)
     }
 
     /// The device uses what it fetched before: judged as if it read it now.

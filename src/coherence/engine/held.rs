@@ -14,7 +14,7 @@ use crate::finding::{ByteRange, Finding, Offence};
 use crate::findings::Key;
 use crate::held::{Held, MAX_HELD, Waits};
 use crate::ids::SiteId;
-use crate::rules::Verdict;
+use crate::rules::{self, Verdict};
 
 /// Times in a row that new bytes came before the second look before that is no coincidence: a driver that watches a counter misses
 /// a value now and then.
@@ -67,6 +67,28 @@ impl Engine {
         self.hold(id, Held { waits, range, key, finding: Box::new(finding) });
     }
 
+    /// The device writes bytes of a DMA_FROM_DEVICE mapping that may be the CPU's. Waits for what comes next: a for_device shows that
+    /// the driver was looking at what it had given, a for_cpu or the unmap that it relies on the first one.
+    pub(super) fn hold_rearmed(&mut self, device: u32, access: super::Access) {
+        let id = access.mapping;
+        let Some(mapping) = self.mappings.get(id) else { return };
+        let site = self.devices.get(device as usize).map(|d| d.kick).unwrap_or_default();
+        let key = self.key(Code::DV222, device, id, site);
+        // A driver that never gives its buffers back does this at every transfer: once is enough.
+        if mapping.held.iter().any(|held| held.waits == Waits::GiveBack) || self.findings.knows(&key) {
+            return;
+        }
+        let Some(verdict) = rules::sync::rearmed(mapping, access.range, &self.config.profile) else { return };
+        let range = verdict.range.unwrap_or_default();
+        let finding = Box::new(self.draft(Some(device), Some(id), site, "device write", verdict, None));
+        self.hold(id, Held { waits: Waits::GiveBack, range, key, finding });
+    }
+
+    /// Nobody looks at the bytes of a mapping any more.
+    pub(super) fn forgive_rearmed(&mut self, id: u32) {
+        self.take_held(id, |held| held.waits == Waits::GiveBack);
+    }
+
     /// Takes the held offences that `which` names out.
     fn take_held(&mut self, id: u32, which: impl Fn(&Held) -> bool) -> Vec<Held> {
         let Some(mapping) = self.mappings.get_mut(id) else { return Vec::new() };
@@ -107,6 +129,11 @@ impl Engine {
             finding.consequence = Some(Offence { what: what.to_owned(), site });
             self.keep(Key { code: Code::DV211, ..held.key }, finding);
         }
+        for held in self.take_held(id, |held| held.waits == Waits::GiveBack && held.range.overlaps(range)) {
+            if for_cpu {
+                self.keep(held.key, *held.finding);
+            }
+        }
         if for_cpu && let Some(mapping) = self.mappings.get_mut(id) {
             for held in mapping.held.iter_mut().filter(|held| held.range.overlaps(range)) {
                 if let Waits::SecondLook { retaken, .. } = &mut held.waits {
@@ -126,7 +153,7 @@ impl Engine {
 
     /// The device writes `range` once more: whoever was to look at the bytes again cannot.
     pub(super) fn overwrite_held(&mut self, id: u32, range: ByteRange) {
-        let overwritten = self.take_held(id, |held| held.waits != Waits::ForDevice && held.range.overlaps(range));
+        let overwritten = self.take_held(id, |held| matches!(held.waits, Waits::SecondLook { .. }) && held.range.overlaps(range));
         for held in overwritten {
             let strikes = self.cpu.strikes.entry((held.key.map_site, held.key.site)).or_default();
             *strikes += 1;

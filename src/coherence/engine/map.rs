@@ -1,9 +1,10 @@
 //! dma_map_* and dma_alloc_*.
 
 use super::Engine;
-use crate::bits::PAGE_U64;
+use crate::bits::{PAGE, PAGE_U64};
 use crate::call::{Answer, MapCall};
-use crate::chunk::chunks;
+use crate::catalogue::Code;
+use crate::chunk::{Segment, chunks};
 use crate::finding::ByteRange;
 use crate::handles::Block;
 use crate::history::Event;
@@ -43,6 +44,9 @@ impl Engine {
         record.called(kind, site);
         // The first map after a refusal is the offence; what follows is more of it.
         let refused_mask = record.refused_mask.take();
+        if super::fault::requires_coherent(call) {
+            return self.remember_failed(device, site, call.family, Code::DV404);
+        }
         if let Some(lost) = self.refuse(call) {
             self.blind_spot(lost);
             return Answer::Failed;
@@ -94,13 +98,13 @@ impl Engine {
             self.first_handover(id, event);
             self.relax_mapping(id, whole);
         } else {
-            self.watch_solo(id);
+            self.enter_one_copy(id);
         }
         if let Some(record) = self.devices.get_mut(device as usize) {
             record.mappings += 1;
             record.bytes_mapped = record.bytes_mapped.saturating_add(whole.end);
         }
-        self.judge_map(device, id, site, refused_mask);
+        self.judge_map(device, id, site, refused_mask, call);
         let handles = self.mappings.get(id).map(crate::mapping::Mapping::handles);
         Answer::Handles(handles.unwrap_or_default())
     }
@@ -158,16 +162,43 @@ impl Engine {
     }
 
     /// Rules about the call itself.
-    fn judge_map(&mut self, device: u32, id: u32, site: SiteId, refused_mask: Option<u64>) {
+    fn judge_map(&mut self, device: u32, id: u32, site: SiteId, refused_mask: Option<u64>, call: &MapCall) {
         let Some(mapping) = self.mappings.get(id) else { return };
         let what = map_name(mapping.family);
         let refused = refused_mask.map(rules::life::mapped_after_refused_mask);
         let line = u64::from(self.config.line_size);
         let unaligned = rules::lines::unaligned_buffer(mapping, line);
         let shared = self.line_neighbour(id).and_then(|other| rules::lines::shared_line(mapping, self.mappings.get(other)?, line));
-        for verdict in [refused, unaligned, shared].into_iter().flatten() {
+        let image = rules::map::kernel_image(mapping, &self.config.kernel_image, |segment| self.is_zero(segment));
+        let limits = rules::map::segment_limits(mapping, &call.limits);
+        let resource = rules::map::resource_in_ram(mapping, |gpa, len| self.ram.contains(gpa, len));
+        // These name the other mapping: where it was made is half of the story.
+        let remapped = self.live_overlap(id).and_then(|other| Some((other, rules::map::remap_live(mapping, self.mappings.get(other)?)?)));
+        let coherent = self.maps_coherent(device, call);
+        for verdict in [refused, image, limits, resource, unaligned, shared].into_iter().flatten() {
             self.report(Some(device), Some(id), site, what, verdict, None);
         }
+        for (other, verdict) in [remapped, coherent].into_iter().flatten() {
+            self.report(Some(device), Some(other), site, what, verdict, None);
+        }
+    }
+
+    /// Whether the CPU's copy of a segment is all zeroes.
+    fn is_zero(&self, segment: &Segment) -> bool {
+        let whole = ByteRange { start: segment.offset, end: segment.offset + segment.len };
+        let mut bytes = [0; PAGE];
+        chunks(std::slice::from_ref(segment), whole).all(|chunk| {
+            let bytes = bytes.get_mut(..chunk.end - chunk.start).unwrap_or_default();
+            self.ram.read(chunk.page, chunk.start, bytes);
+            bytes.iter().all(|byte| *byte == 0)
+        })
+    }
+
+    /// A live mapping of bytes of mapping `id` whose device owns them and may write them, when this one may, too.
+    fn live_overlap(&self, id: u32) -> Option<u32> {
+        let mapping = self.mappings.get(id).filter(|m| rules::map::may_overlap(m))?;
+        let same_device = |other: &u32| self.mappings.get(*other).is_some_and(|m| m.device == mapping.device && rules::map::may_overlap(m));
+        chunks(&mapping.segments, mapping.whole()).find_map(|chunk| self.copies.owned_over(&chunk, id).find(same_device))
     }
 
     /// A live mapping that shares an edge line, but no byte, with mapping `id`.

@@ -1,7 +1,10 @@
 //! The core itself: its public handle and its state.
 
 mod access;
+mod coherent;
 mod cpu;
+mod fault;
+mod flights;
 mod held;
 mod map;
 mod remains;
@@ -19,6 +22,7 @@ use crate::config::Config;
 use crate::copies::{Copies, Touched};
 use crate::device::Device;
 use crate::error::Error;
+use crate::fault::FaultPlan;
 use crate::findings::Findings;
 use crate::handles::Handles;
 use crate::ids::{Gpa, Requester, SiteId};
@@ -30,6 +34,8 @@ use crate::summary::{CallKind, Stats, Summary};
 use crate::table::Table;
 use crate::view::DmaView;
 use crate::watch::{CpuOp, Gate, Seen, Witness};
+use coherent::CoherentPages;
+use flights::Flights;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
@@ -120,6 +126,11 @@ impl Coherence {
         self.shared.lock().blind_spot(&what);
     }
 
+    /// Makes map and alloc calls fail from now on as `plan` wants it.
+    pub fn set_fault_plan(&self, plan: Box<dyn FaultPlan>) {
+        self.shared.lock().faults = Some(plan);
+    }
+
     /// Gives the core somebody who can keep the CPU from pages. Before the guest starts; without one nothing is watched.
     pub fn set_gate(&self, gate: Arc<dyn Gate>) {
         self.shared.lock().set_gate(gate);
@@ -206,6 +217,11 @@ pub(crate) struct Engine {
     pub(crate) findings: Findings,
     pub(crate) sites: SiteTable,
     pub(crate) stats: Stats,
+    /// Transfers the devices say they are working on.
+    pub(crate) flights: Flights,
+    coherent: CoherentPages,
+    /// Which map calls are to fail.
+    faults: Option<Box<dyn FaultPlan>>,
     /// The CPU's side.
     pub(crate) cpu: CpuWatch,
     /// What the access under judgement touches; kept for its memory.
@@ -226,6 +242,9 @@ impl Engine {
             findings: Findings::new(config.max_findings),
             sites: SiteTable::default(),
             stats: Stats::default(),
+            flights: Flights::default(),
+            coherent: CoherentPages::default(),
+            faults: None,
             cpu: CpuWatch::default(),
             touched: Vec::new(),
             seq: 0,
@@ -276,7 +295,8 @@ impl Engine {
 
     fn dispatch(&mut self, device: u32, caller: Caller, call: &ApiCall) -> Answer {
         match call {
-            ApiCall::Map(map) => self.map(device, caller.site, map),
+            ApiCall::Map(map) if !self.injects(&caller, map) => self.map(device, caller.site, map),
+            ApiCall::Map(map) | ApiCall::Fail(map) => self.fail_map(device, caller.site, map),
             ApiCall::Unmap(unmap) => {
                 self.unmap(device, caller.site, unmap);
                 Answer::Done

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::call::SyncCall;
+use crate::catalogue::Code;
 use crate::chunk::chunks;
 use crate::copies::Evidence;
 use crate::finding::ByteRange;
@@ -71,6 +72,11 @@ impl Engine {
             }
             return;
         }
+        if found.is_none() && self.used_unchecked(device, iova, Code::DV215, sync_name(call), site) {
+            return;
+        }
+        let mapping = found.and_then(|id| self.mappings.get(id));
+        let known = mapping.filter(|m| m.is_live() && m.device == device);
         let verdict = rules::life::sync_outside(iova, len, mapping, device);
         // The part that is inside is synced all the same.
         let inside = known.and_then(|m| {
@@ -93,6 +99,14 @@ impl Engine {
         let judged = wrong.is_none();
         if let Some(verdict) = wrong {
             self.report(Some(device), Some(id), site, what, verdict.range(range), None);
+        }
+        if self.config.pedantic {
+            self.judge_need(device, id, site, call, range);
+        }
+        if let Some(mapping) = self.mappings.get_mut(id)
+            && mapping.direction == Direction::FromDevice
+        {
+            mapping.cpu_has = call.for_cpu || (mapping.cpu_has && range != mapping.whole());
         }
         if two_copies {
             self.stats.handovers += 1;
@@ -123,6 +137,29 @@ impl Engine {
         let event = if call.for_cpu { Event::ForCpu } else { Event::ForDevice };
         if let Some(mapping) = self.mappings.get_mut(id) {
             mapping.history.push(seq, event, range, site);
+        }
+    }
+
+    /// Whether a sync does anything, and cuts cache lines.
+    fn judge_need(&mut self, device: u32, id: u32, site: SiteId, call: &SyncCall, range: ByteRange) {
+        let what = sync_name(call);
+        let Some(mapping) = self.mappings.get(id) else { return };
+        if mapping.family == Family::Coherent {
+            let verdict = rules::sync::coherent(mapping, what, range);
+            self.report(Some(device), Some(id), site, what, verdict, None);
+            return;
+        }
+        if !mapping.two_copies() {
+            return;
+        }
+        let unaligned = rules::lines::unaligned_sync(mapping, what, range, u64::from(self.config.line_size));
+        let redundant = rules::sync::repeats(mapping, range, call.for_cpu, site).and_then(|last| {
+            let mut bytes = chunks(&mapping.segments, range);
+            let unchanged = bytes.all(|chunk| self.copies.has_already(&chunk, id, call.for_cpu));
+            unchanged.then(|| rules::sync::redundant(mapping, &last, call.for_cpu, range))
+        });
+        for verdict in [unaligned, redundant].into_iter().flatten() {
+            self.report(Some(device), Some(id), site, what, verdict, None);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::call::UnmapCall;
+use crate::catalogue::Code;
 use crate::chunk::chunks;
 use crate::copies::{CpuWrite, Lost};
 use crate::finding::{ByteRange, Severity};
@@ -32,6 +33,9 @@ impl Engine {
         let what = unmap_name(call.family);
         let iova = call.ranges.first().map_or(MAPPING_ERROR, |range| range.0.0);
         let found = self.find(iova);
+        if found.is_none() && self.used_unchecked(device, iova, Code::DV101, what, site) {
+            return;
+        }
         let mapping = found.and_then(|id| self.mappings.get(id));
         if let Some(verdict) = life::unmap_unknown(iova, mapping, device, self.is_mapped_gpa(iova)) {
             // A handle from the middle of a live mapping of this device stands for the mapping; nothing else can be unmapped.
@@ -63,6 +67,9 @@ impl Engine {
         let takes = event == Event::Unmap && mapping.direction != Direction::ToDevice;
         let drops = event != Event::Unmap && mapping.device_writable();
         if two_copies {
+            if event != Event::Unmap {
+                self.forgive_rearmed(id);
+            }
             self.release_held(id);
             // Memory that has another owner is left alone.
             if takes && !freed {
@@ -78,7 +85,7 @@ impl Engine {
                 self.uncover(id);
             }
         } else {
-            self.unwatch_solo(id);
+            self.leave_one_copy(id);
         }
         let seq = self.seq();
         self.mappings.end(id, seq, event, site);
@@ -132,9 +139,9 @@ impl Engine {
         let verdict = match (never, lost) {
             (Some(range), _) if sync && never_handed => Some((rules::ownership::never_handed_over(range), None)),
             (_, Some((range, lost))) => Some((
-                match &seen {
-                    Some(write) => rules::cpu::discarded_write(mapping, write, range, what).consequence(what, site),
-                    None => rules::ownership::lost_write(mapping, &lost, range, what, sync),
+                match (&seen, self.alias(id, range.start)) {
+                    (Some(write), None) => rules::cpu::discarded_write(mapping, write, range, what).consequence(what, site),
+                    (_, alias) => rules::ownership::lost_write(mapping, &lost, range, what, sync, alias),
                 },
                 Some(lost.evidence),
             )),
@@ -160,11 +167,12 @@ impl Engine {
             self.leak(device, id, "the driver was unbound", Severity::Error);
             let Some(mapping) = self.mappings.get(id) else { continue };
             let (block, two_copies) = (mapping.block, mapping.two_copies());
+            self.forgive_rearmed(id);
             self.release_held(id);
             if two_copies {
                 self.uncover(id);
             } else {
-                self.unwatch_solo(id);
+                self.leave_one_copy(id);
             }
             let seq = self.seq();
             self.mappings.end(id, seq, Event::Dropped, SiteId::default());
@@ -189,6 +197,7 @@ impl Engine {
         for id in self.mappings.live_where(|_| true) {
             let Some(mapping) = self.mappings.get(id) else { continue };
             let device = mapping.device;
+            self.forgive_rearmed(id);
             self.release_held(id);
             let Some(mapping) = self.mappings.get(id) else { continue };
             let bound = self.devices.get(device as usize).is_some_and(|d| d.bound);

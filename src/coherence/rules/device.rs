@@ -3,7 +3,7 @@
 use super::{Verdict, bytes_of};
 use crate::catalogue::Code;
 use crate::finding::ByteRange;
-use crate::ids::Direction;
+use crate::ids::{Direction, SiteId};
 use crate::mapping::{MAPPING_ERROR, Mapping};
 
 /// Why an address leads nowhere.
@@ -58,6 +58,13 @@ pub(crate) fn fault(
     }
 }
 
+/// DV115: the device declared a transfer in flight there when the mapping ended.
+pub(crate) fn unmapped_in_flight(mapping: &Mapping, range: ByteRange, what: &str, kick: SiteId) -> Verdict {
+    let of = bytes_of(range, mapping.size);
+    let message = format!("A mapping of {} bytes was unmapped or freed while the device worked on {of}.", mapping.size);
+    Verdict::new(Code::DV115, message).kind(Code::DV208).range(range).consequence(what, kick)
+}
+
 fn unmapped(iova: u64, did: &str, bytes: &str, physical: bool, in_ram: bool) -> Verdict {
     let page_of_error = MAPPING_ERROR & !0xffff;
     if iova >= page_of_error {
@@ -81,7 +88,7 @@ fn unmapped(iova: u64, did: &str, bytes: &str, physical: bool, in_ram: bool) -> 
 }
 
 /// The access in bytes of the mapping, as far as they can be said.
-fn relative(mapping: &Mapping, iova: u64, len: u64) -> ByteRange {
+pub(crate) fn relative(mapping: &Mapping, iova: u64, len: u64) -> ByteRange {
     let segment = mapping.segment_at(iova).and_then(|at| mapping.segments.get(at));
     let start = segment.map_or(0, |s| s.offset.saturating_add(iova - s.iova));
     ByteRange { start, end: start.saturating_add(len) }

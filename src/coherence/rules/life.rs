@@ -5,8 +5,8 @@ use crate::call::{SyncCall, UnmapCall};
 use crate::catalogue::Code;
 use crate::engine::names;
 use crate::finding::Severity;
-use crate::ids::{Direction, Family};
-use crate::mapping::{MAPPING_ERROR, Mapping, State};
+use crate::ids::{Attrs, Direction, Family};
+use crate::mapping::{MAPPING_ERROR, Mapping, State, attr_names};
 
 /// DV101: what is unmapped is not mapped.
 pub(crate) fn unmap_unknown(iova: u64, mapping: Option<&Mapping>, device: u32, physical: bool) -> Option<Verdict> {
@@ -38,10 +38,16 @@ pub(crate) fn unmap_mismatch(mapping: &Mapping, call: &UnmapCall) -> Vec<Verdict
         let message = format!("What {} made was given to {}.", names::map_name(mapping.family), names::unmap_name(call.family));
         return vec![Verdict::new(Code::DV104, message).advice(format!("Call {}().", names::unmap_name(mapping.family)))];
     }
-    [unmap_size(mapping, call), unmap_direction(mapping, call), free_cpu_addr(mapping, call), unmap_entries(mapping, call)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        unmap_size(mapping, call),
+        unmap_direction(mapping, call),
+        free_cpu_addr(mapping, call),
+        unmap_entries(mapping, call),
+        unmap_attrs(mapping, call),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn unmap_size(mapping: &Mapping, call: &UnmapCall) -> Option<Verdict> {
@@ -69,6 +75,24 @@ fn free_cpu_addr(mapping: &Mapping, call: &UnmapCall) -> Option<Verdict> {
         _ => String::new(),
     };
     Some(Verdict::new(Code::DV105, format!("The address given to the free is not the one the alloc returned{offset}.")))
+}
+
+/// DV106. The attributes that say how memory was allocated or mapped; all others may differ (kernel/dma/debug.c of 7.2,
+/// `DMA_ATTR_UNMAP_VALID`). DMA_ATTR_MMIO is a family of its own here.
+fn unmap_attrs(mapping: &Mapping, call: &UnmapCall) -> Option<Verdict> {
+    const MUST_MATCH: Attrs = Attrs::NO_KERNEL_MAPPING.union(Attrs::FORCE_CONTIGUOUS).union(Attrs::PRIVILEGED).union(Attrs::CC_SHARED);
+    let differ = (mapping.attrs ^ call.attrs) & MUST_MATCH;
+    if differ.is_empty() {
+        return None;
+    }
+    let (missing, added) = (attr_names(differ & mapping.attrs), attr_names(differ & call.attrs));
+    let (made, ended) = (names::map_name(mapping.family), names::unmap_name(mapping.family));
+    let message = if missing.is_empty() {
+        format!("{ended} was given {} and {made} was not.", added.join(", "))
+    } else {
+        format!("{made} was given {} and {ended} was not.", missing.join(", "))
+    };
+    Some(Verdict::new(Code::DV106, message))
 }
 
 fn unmap_entries(mapping: &Mapping, call: &UnmapCall) -> Option<Verdict> {

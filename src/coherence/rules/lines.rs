@@ -1,9 +1,9 @@
 //! 3xx: cache lines.
 
-use super::Verdict;
+use super::{Verdict, bytes_of};
 use crate::catalogue::Code;
 use crate::finding::ByteRange;
-use crate::ids::{Family, PageKind};
+use crate::ids::{Attrs, Family, PageKind};
 use crate::mapping::Mapping;
 
 fn streaming(mapping: &Mapping) -> bool {
@@ -27,6 +27,24 @@ pub(crate) fn unaligned_buffer(mapping: &Mapping, line: u64) -> Option<Verdict> 
     Some(Verdict::new(Code::DV301, message).range(range))
 }
 
+/// DV304: a sync of a part whose edges cut a line. A buffer the device does not write is only cleaned: what else lives in the line
+/// stays as it is.
+pub(crate) fn unaligned_sync(mapping: &Mapping, what: &str, range: ByteRange, line: u64) -> Option<Verdict> {
+    if !mapping.device_writable() || range.is_empty() {
+        return None;
+    }
+    let begins = range.start != 0 && !range.start.is_multiple_of(line);
+    let ends = range.end != mapping.size && !range.end.is_multiple_of(line);
+    let how = match (begins, ends) {
+        (false, false) => return None,
+        (true, false) => "begins",
+        (false, true) => "ends",
+        (true, true) => "begins and ends",
+    };
+    let of = bytes_of(range, mapping.size);
+    Some(Verdict::new(Code::DV304, format!("{what} of {of} {how} inside a cache line of {line} bytes.")).range(range))
+}
+
 /// Whether a mapping can be one of the two of DV302: the device writes it, and its page is one the driver laid out itself.
 pub(crate) fn may_share(mapping: &Mapping) -> bool {
     mapping.is_live() && streaming(mapping) && mapping.device_writable() && mapping.kind == PageKind::Other
@@ -34,7 +52,9 @@ pub(crate) fn may_share(mapping: &Mapping) -> bool {
 
 /// DV302: two device-writable mappings in one line of one page. For two different devices it is their drivers' business.
 pub(crate) fn shared_line(mapping: &Mapping, other: &Mapping, line: u64) -> Option<Verdict> {
-    if mapping.device != other.device || !may_share(mapping) || !may_share(other) {
+    // Where all users of a line say that they know, they do.
+    let ignored = |m: &Mapping| m.attrs.contains(Attrs::DEBUGGING_IGNORE_CACHELINES);
+    if mapping.device != other.device || !may_share(mapping) || !may_share(other) || (ignored(mapping) && ignored(other)) {
         return None;
     }
     let message = format!(

@@ -3,9 +3,12 @@
 pub(crate) mod bus;
 pub(crate) mod cpu;
 pub(crate) mod device;
+pub(crate) mod fault;
 pub(crate) mod life;
 pub(crate) mod lines;
+pub(crate) mod map;
 pub(crate) mod ownership;
+pub(crate) mod sync;
 
 use crate::catalogue::Code;
 use crate::finding::{AccessInfo, ByteRange, Offence, Severity};

@@ -9,10 +9,13 @@ use crate::ids::Family;
 use crate::mapping::Mapping;
 
 /// The device used bytes whose changes were not handed over: which rule says why. First match wins:
-/// 401, 210, 213, 214, 217, else 201. `used` is the whole transfer, `bytes` what was stale in it.
-pub(crate) fn stale_read(mapping: &Mapping, used: ByteRange, bytes: ByteRange, stale: &StaleRead) -> Verdict {
+/// 403, 401, 210, 213, 214, 217, else 201. `used` is the whole transfer, `bytes` what was stale in it, `alias` the mapping for another
+/// device through which the CPU took them.
+pub(crate) fn stale_read(mapping: &Mapping, used: ByteRange, bytes: ByteRange, stale: &StaleRead, alias: Option<&Mapping>) -> Verdict {
     let of = bytes_of(bytes, mapping.size);
-    let verdict = skip_at_map(mapping, &of, stale)
+    let verdict = alias
+        .map(|_| taken_elsewhere(format!("The device used {of} as they were before the CPU changed them")))
+        .or_else(|| skip_at_map(mapping, &of, stale))
         .or_else(|| first_handover(mapping, &of, stale))
         .or_else(|| wrong_sync(&of, stale))
         .or_else(|| short_sync(mapping, used, bytes, &of))
@@ -24,6 +27,17 @@ pub(crate) fn stale_read(mapping: &Mapping, used: ByteRange, bytes: ByteRange, s
             )
         });
     verdict.kind(Code::DV201).range(bytes)
+}
+
+/// DV403: the CPU took a shared buffer through another device's mapping.
+fn taken_elsewhere(what: String) -> Verdict {
+    let message = format!("{what}: the buffer is shared, and the for_cpu sync before was for another device's mapping of it only.");
+    Verdict::new(Code::DV403, message)
+}
+
+/// Whether `other` is a mapping of bytes of `mapping` for another device, made to share a buffer: one of the two without a sync.
+pub(crate) fn is_alias(mapping: &Mapping, other: &Mapping) -> bool {
+    other.is_live() && other.device != mapping.device && (mapping.skip_at_map() || other.skip_at_map())
 }
 
 fn skip_at_map(mapping: &Mapping, of: &str, stale: &StaleRead) -> Option<Verdict> {
@@ -83,9 +97,11 @@ fn stale_reuse(of: &str, stale: &StaleRead) -> Option<Verdict> {
 }
 
 /// DV203, or DV213 at a for_cpu of bytes the CPU owned already: a hand-over to the CPU discarded what the CPU had written.
-pub(crate) fn lost_write(mapping: &Mapping, lost: &Lost, range: ByteRange, what: &str, sync: bool) -> Verdict {
+pub(crate) fn lost_write(mapping: &Mapping, lost: &Lost, range: ByteRange, what: &str, sync: bool, alias: Option<&Mapping>) -> Verdict {
     let of = bytes_of(range, mapping.size);
-    let verdict = if sync && lost.cpu_owned {
+    let verdict = if alias.is_some() && !lost.cpu_owned {
+        taken_elsewhere(format!("The CPU's writes to {of} were discarded by {what}"))
+    } else if sync && lost.cpu_owned {
         Verdict::new(Code::DV213, format!("The CPU's writes to {of} were discarded by {what}: for_device was needed there."))
             .advice("Replace this dma_sync_*_for_cpu() by dma_sync_*_for_device().")
     } else if lost.cpu_owned {

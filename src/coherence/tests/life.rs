@@ -145,7 +145,7 @@ fn dv108_nothing_left_is_silent_and_page_pool_only_a_warning_at_the_end() {
     let w = World::new();
     let call = MapCall { kind: PageKind::PagePool, ..single(BUF, PAGE, FromDevice) };
     let pool = w.map_call(call.clone())[0].0;
-    let late = w.map_call(call)[0].0;
+    let late = w.map_call(MapCall { extents: single(BUF + PAGE, PAGE, FromDevice).extents, ..call })[0].0;
     w.call(&ApiCall::Unbound);
     w.unmap(late, PAGE, FromDevice);
     assert_eq!(w.bad(), ["DV108w"]);

@@ -1,10 +1,12 @@
 //! Loading a kernel: an ELF with the PVH entry (preferred), another ELF vmlinux, or a bzImage by its 64-bit entry.
 
+mod image;
 mod linux64;
 mod memory_map;
 mod pvh;
 mod reset_vector;
 
+pub use image::constant_parts;
 pub use linux64::write_long_mode;
 pub use memory_map::{MapEntry, MapKind, memory_map};
 #[cfg(test)]
