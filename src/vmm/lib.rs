@@ -9,6 +9,7 @@ mod acpi;
 mod board;
 mod boot;
 mod config;
+pub mod emulate;
 mod end;
 mod error;
 mod host;
