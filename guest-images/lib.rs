@@ -18,4 +18,5 @@ pub mod modtree;
 pub mod module;
 pub mod patch;
 pub mod progress;
+pub mod qemu;
 pub mod sources;

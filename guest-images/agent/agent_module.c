@@ -75,7 +75,8 @@ static int module_event(struct notifier_block *nb, unsigned long event,
 	struct dmavet_module *info = NULL;
 	struct module *mod = data;
 
-	if (mod == THIS_MODULE)
+	/* Its own coming was over before this was registered. */
+	if (mod == THIS_MODULE && event != MODULE_STATE_LIVE)
 		return NOTIFY_OK;
 	switch (event) {
 	case MODULE_STATE_COMING:
@@ -102,6 +103,12 @@ static struct notifier_block module_nb = { .notifier_call = module_event };
 
 int dmavet_modules_register(void)
 {
+	struct dmavet_module *info;
+
+	/* The agent's own functions are on the stacks of what it calls. */
+	info = describe(THIS_MODULE, DMAVET_MODULE_COMING);
+	if (info)
+		send_and_free(info);
 	return register_module_notifier(&module_nb);
 }
 

@@ -54,11 +54,11 @@ impl Mirror {
         Self { main: main.unwrap_or_else(|| PUBLIC.into()), security, keyring: keyring.into() }
     }
 
-    /// The private sources file for a suite. `sid` has no security suite.
+    /// The private sources file for a suite. `sid` and backports have no security suite.
     pub(super) fn sources(&self, suite: &str) -> String {
         let line = |address: &str, suite: &str| format!("deb [arch=amd64 signed-by={}] {address} {suite} main\n", self.keyring);
         let mut text = line(&self.main, suite);
-        if let Some(security) = self.security.as_ref().filter(|_| suite != "sid") {
+        if let Some(security) = self.security.as_ref().filter(|_| suite != "sid" && !suite.ends_with("-backports")) {
             text.push_str(&line(security, &format!("{suite}-security")));
         }
         text
@@ -81,6 +81,7 @@ mod tests {
              deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian-security trixie-security main\n"
         );
         assert_eq!(mirror.sources("sid").lines().count(), 1);
+        assert_eq!(mirror.sources("bookworm-backports").lines().count(), 1);
     }
 
     #[test]

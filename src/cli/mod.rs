@@ -6,6 +6,8 @@ mod doctor;
 mod explain;
 mod list;
 mod run;
+mod selfcheck;
+mod watch;
 
 pub use run::{RunArgs, SgPolicy};
 

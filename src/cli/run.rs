@@ -1,5 +1,6 @@
 //! `dmavet run`.
 
+use crate::cli::watch::WatchArgs;
 use crate::exit::{Exit, Failure};
 use crate::report::Format;
 use crate::run::{self, Host, Plan, host};
@@ -60,6 +61,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = SgPolicy::Split)]
     pub sg: SgPolicy,
 
+    #[command(flatten)]
+    pub watch: WatchArgs,
+
     /// Seed of everything drawn at random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -84,7 +88,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SEVERITY", default_value = "error", value_parser = severity)]
     pub fail_on: Severity,
 
-    /// Print notes too: what is legal but wasteful or fragile
+    /// Print notes too, and look for those that cost time to see: what is legal but wasteful or fragile
     #[arg(long)]
     pub pedantic: bool,
 

@@ -92,7 +92,8 @@ impl History {
         self.next = 0;
     }
 
-    /// Adds an event. One that repeats or continues the last (same kind, same site, adjoining bytes) is folded into it.
+    /// Adds an event. One that repeats or continues the last (same kind, same site, adjoining bytes) is folded into it; a read of the
+    /// CPU into the read before it wherever that was, so that a loop over a buffer does not push out what led to it.
     #[inline]
     pub(crate) fn push(&mut self, seq: u64, event: Event, range: ByteRange, site: SiteId) {
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
@@ -104,9 +105,7 @@ impl History {
         if !event.is_handover()
             && let Some(last) = self.last_mut()
             && last.event == event
-            && last.site == site
-            && entry.start <= last.end
-            && last.start <= entry.end
+            && (event == Event::CpuRead || (last.site == site && entry.start <= last.end && last.start <= entry.end))
         {
             last.start = last.start.min(entry.start);
             last.end = last.end.max(entry.end);
@@ -195,5 +194,19 @@ mod tests {
         assert_eq!(shown.len(), 3);
         assert_eq!((shown[1].range, shown[1].count), (range(0, 32), 2));
         assert_eq!(history.handover(range(8, 9)).unwrap().seq, 1);
+    }
+
+    #[test]
+    fn reads_of_the_cpu_in_a_row_are_one_entry() {
+        let mut history = History::default();
+        history.push(1, Event::Map, range(0, 4096), SiteId(1));
+        history.push(2, Event::ForCpu, range(0, 8), SiteId(2));
+        for byte in 8..100 {
+            history.push(byte * 2, Event::CpuRead, range(byte, byte + 1), SiteId(3));
+            history.push(byte * 2 + 1, Event::CpuRead, range(byte, byte + 1), SiteId(4));
+        }
+        let shown = history.public();
+        assert_eq!(shown.len(), 3);
+        assert_eq!((shown[2].range, shown[2].site, shown[2].count), (range(8, 100), SiteId(3), 184));
     }
 }

@@ -9,20 +9,29 @@ use std::collections::HashMap;
 /// One frame of a call stack.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Frame {
-    /// Guest virtual address: a return address, or the address after the instruction for the first frame of a kick.
+    /// Guest virtual address: a return address, or the address after the instruction for the first frame of a kick, unless it is exact.
     pub address: u64,
     /// The guest's own `%pS`-style name (`func+0x1a/0x80 [module]`), empty when the guest could not tell.
     pub symbol: String,
     /// Whether the frame was found by unwinding. A word of the stack that merely looks like a return address is not: the kernel
     /// prints such frames with a question mark.
     pub reliable: bool,
+    /// The address is that of the instruction meant, not the one behind it: the instruction a CPU was stopped at, or one that was
+    /// interrupted. Then `symbol` is the kernel's `%pS` name, else its `%pB` name.
+    pub exact: bool,
 }
 
 impl Frame {
     /// A frame that is certain.
     #[must_use]
     pub const fn new(address: u64, symbol: String) -> Self {
-        Self { address, symbol, reliable: true }
+        Self { address, symbol, reliable: true, exact: false }
+    }
+
+    /// The frame of the instruction at `address`.
+    #[must_use]
+    pub const fn at(address: u64, symbol: String) -> Self {
+        Self { address, symbol, reliable: true, exact: true }
     }
 }
 

@@ -38,8 +38,8 @@ pub enum LabError {
     /// The caller's cancel flag was raised.
     #[error("cancelled")]
     Cancelled,
-    /// The outer machine did not come up, twice.
-    #[error("the lab's outer machine did not come up within {} s, also not on a second try{console}", .limit.as_secs())]
+    /// The outer machine did not come up, however often it was tried.
+    #[error("the lab's outer machine did not come up within {} s, also not when tried again{console}", .limit.as_secs())]
     NoBoot {
         /// Time it was given.
         limit: Duration,

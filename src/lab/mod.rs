@@ -15,6 +15,7 @@
 mod channel;
 mod error;
 mod marker;
+mod outer;
 mod pack;
 mod program;
 mod qemu;
@@ -31,6 +32,7 @@ use dmavet_images::progress::Step;
 
 pub use channel::Stream;
 pub use error::{Console, LabError};
+pub use outer::{Choice, Outer};
 
 use session::Session;
 
@@ -65,7 +67,7 @@ pub enum LabEvent {
     Preparing(Step),
     /// The outer machine starts.
     Booting,
-    /// It did not come up and is started once more.
+    /// It did not come up, or hung, and is started once more.
     Rebooting,
     /// It is up; time since the start of QEMU.
     Booted(Duration),
@@ -93,6 +95,8 @@ pub struct LabOptions<'a> {
     pub cancel: &'a AtomicBool,
     /// Environment variables set for every job.
     pub environment: Vec<(String, String)>,
+    /// What the outer machine is made of.
+    pub outer: Outer,
     /// Memory of the outer machine, MiB. It holds the packed files and the guests' memory.
     pub memory_mb: u32,
     /// Longest time to come up, per try.
@@ -111,6 +115,7 @@ impl<'a> LabOptions<'a> {
             cache,
             cancel,
             environment: Vec::new(),
+            outer: Outer::from_environment(),
             memory_mb: 3000,
             // Measured 3 s on an idle machine; slow CI machines with other work take several times that.
             boot_limit: Duration::from_secs(90),
@@ -134,20 +139,23 @@ pub fn run(jobs: &[LabJob], options: &LabOptions<'_>, observer: &mut dyn FnMut(L
     let marker = marker();
     let contents = pack::Contents { kernel: &kernel, busybox: &busybox, jobs, environment: &options.environment, marker: &marker };
     let archive = pack::pack(&contents)?;
-    for attempt in 0..2 {
+    let program = outer::program(&options.outer.qemu, options.cache, &prepare)?;
+    let mut tries = 1..=options.outer.tries();
+    loop {
         if options.cancel.load(Ordering::Relaxed) {
             return Err(LabError::Cancelled);
         }
-        observer(if attempt == 0 { LabEvent::Booting } else { LabEvent::Rebooting });
-        let machine = qemu::Qemu::start(&kernel.vmlinux, &archive, options.memory_mb)?;
+        let attempt = tries.next();
+        observer(if attempt == Some(1) { LabEvent::Booting } else { LabEvent::Rebooting });
+        let machine = qemu::Qemu::start(&program, options.outer.cpus, &kernel.vmlinux, &archive, options.memory_mb)?;
         let mut session = Session::new(machine, jobs, options, &marker)?;
         match session.run(observer) {
-            // Software emulation hangs in early boot now and then; a second try has never failed the same way.
-            Err(LabError::NoBoot { .. }) if attempt == 0 => {}
+            // Software emulation hangs in early boot now and then, and with several CPUs at any time.
+            Err(LabError::NoBoot { .. }) if !tries.is_empty() => {}
+            Err(LabError::Stuck { .. }) if options.outer.cpus > 1 && !tries.is_empty() => {}
             other => return other,
         }
     }
-    Err(LabError::NoBoot { limit: options.boot_limit, console: Console::default() })
 }
 
 /// Ends a job's output in its streams: starts with a control character and carries 128 random bits.

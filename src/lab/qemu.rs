@@ -14,9 +14,7 @@ use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, getppid};
 
 use super::LabError;
-
-/// Name of the program; Debian's package is `qemu-system-x86`.
-const PROGRAM: &str = "qemu-system-x86_64";
+use super::outer::Program;
 
 /// Kernel command line of the outer machine. Beyond quiet: nothing that only costs time in software emulation (mitigations, address
 /// randomisation, clock calibration, waiting for entropy and grace periods).
@@ -40,13 +38,12 @@ pub(super) struct Qemu {
 
 impl Qemu {
     /// Starts the machine. The archive is read through the descriptor, so it needs no name.
-    pub(super) fn start(kernel: &Path, archive: &File, memory_mb: u32) -> Result<Self, LabError> {
+    pub(super) fn start(program: &Program, cpus: u8, kernel: &Path, archive: &File, memory_mb: u32) -> Result<Self, LabError> {
         let mut ours = Vec::new();
         let mut theirs: Vec<OwnedFd> = vec![archive.as_fd().try_clone_to_owned().map_err(LabError::Channel)?];
-        let mut command = Command::new(PROGRAM);
-        // Flags measured on this software: one CPU (two hang now and then), no cmpxchg16b (its emulation damages flags).
+        let mut command = Command::new(&program.path);
         command
-            .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "1", "-m"])
+            .args(["-accel", "tcg", "-cpu", program.cpu, "-smp", &cpus.to_string(), "-m"])
             .arg(memory_mb.to_string())
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])

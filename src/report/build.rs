@@ -2,13 +2,16 @@
 
 use crate::exit::Failure;
 use crate::report::coverage::{self, ModuleCoverage};
-use crate::report::symbols::{ModuleImage, Symbolizer};
+use crate::report::symbols::{ModuleImage, SourceFrame, Symbolizer};
+use crate::report::watch::{RunWatch, WatchReport};
 use crate::report::{
-    ByteRange, FindingVolatile, Report, ReportEvent, ReportFinding, ReportMapping, ReportSite, RunDevice, RunInfo, RunVolatile, TwoSides,
-    Untaken, text,
+    AccessDetail, ByteRange, FindingVolatile, Guess, Operation, Report, ReportAccess, ReportEvent, ReportFinding, ReportMapping,
+    ReportSite, RunDevice, RunInfo, RunVolatile, TwoSides, Untaken, text,
 };
 use crate::run::{Facts, Plan, Stop, judge};
-use dmavet_coherence::{Family, Finding, LostWrite, MappingInfo, Severity, SiteId, Summary};
+use dmavet_coherence::site::Frame;
+use dmavet_coherence::{AccessInfo, Code, Family, Finding, LostWrite, MappingInfo, Severity, SiteId, Summary};
+use dmavet_vmm::WatchStats;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub struct Told {
     pub phases: Vec<(String, Duration)>,
     /// Counters of the machine, by name.
     pub counters: BTreeMap<String, u64>,
+    /// Figures of the CPU watch.
+    pub watch: WatchStats,
 }
 
 /// Builds the report of a run.
@@ -37,7 +42,7 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
     for module in &plan.modules {
         images.push(ModuleImage::open(&module.debug).map_err(|e| Failure::internal(e.to_string()))?);
     }
-    let mut symbolizer = Symbolizer::new(images);
+    let mut symbolizer = Symbolizer::new(images, &plan.kernel);
     symbolizer.learn(&summary.sites);
     let mut modules = Vec::new();
     for module in plan.modules.iter().filter(|m| m.under_test) {
@@ -58,6 +63,7 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
         volatile: RunVolatile {
             phases: told.phases.iter().map(|(name, at)| (name.clone(), u64::try_from(at.as_millis()).unwrap_or(u64::MAX))).collect(),
             counters: counters(summary, told),
+            watch: WatchReport::new(&plan.watch, &told.watch, &summary.stats, whole(told)),
         },
     })
 }
@@ -90,11 +96,14 @@ fn key(finding: &ReportFinding) -> (Severity, String, String, Vec<String>, Vec<S
     (finding.severity, finding.code.clone(), finding.device.clone(), made, place(finding.offence.as_ref()))
 }
 
-/// The frames up to and including the innermost function of a module, inlined ones included.
+/// The innermost function of a module, inlined ones included: which instruction of the kernel's own `memcpy` it was does not
+/// matter. Where there is no module, all frames.
 fn place(site: Option<&ReportSite>) -> Vec<String> {
     let Some(site) = site else { return Vec::new() };
-    let end = site.frames.iter().position(|f| !f.module.is_empty() && !f.inlined).map_or(site.frames.len(), |at| at + 1);
-    site.frames.iter().take(end).map(text::short).collect()
+    let Some(end) = site.frames.iter().position(|f| !f.module.is_empty() && !f.inlined) else {
+        return site.frames.iter().map(text::short).collect();
+    };
+    site.frames.iter().take(end + 1).filter(|f| !f.module.is_empty()).map(text::short).collect()
 }
 
 fn facts(plan: &Plan, summary: &Summary, told: &Told, modules: &[ModuleCoverage], findings: &[ReportFinding]) -> Facts {
@@ -121,6 +130,7 @@ fn run_info(plan: &Plan, summary: &Summary) -> RunInfo {
         memory: plan.memory,
         line_size: plan.line_size,
         profile: "arm64".into(),
+        watch: RunWatch::of(&plan.watch),
         devices: summary
             .devices
             .iter()
@@ -154,15 +164,42 @@ fn counters(summary: &Summary, told: &Told) -> BTreeMap<String, u64> {
     counters
 }
 
+/// The time from power-on to the last phase.
+fn whole(told: &Told) -> Duration {
+    told.phases.iter().map(|(_, at)| *at).max().unwrap_or_default()
+}
+
 struct Builder<'a> {
     symbolizer: &'a Symbolizer,
     summary: &'a Summary,
 }
 
 impl Builder<'_> {
+    fn resolve(&self, id: SiteId) -> impl Iterator<Item = (&Frame, Vec<SourceFrame>)> {
+        self.summary.sites.frames(id).iter().map(|frame| (frame, self.symbolizer.resolve(frame)))
+    }
+
     fn site(&self, what: impl Into<String>, id: SiteId) -> ReportSite {
-        let frames = self.summary.sites.frames(id).iter().flat_map(|f| self.symbolizer.resolve(f)).collect();
-        ReportSite { what: what.into(), frames }
+        let mut site = ReportSite { what: what.into(), frames: Vec::new(), guesses: Vec::new() };
+        for (frame, resolved) in self.resolve(id) {
+            if frame.reliable {
+                site.frames.extend(resolved);
+            } else if let Some(frame) = resolved.into_iter().next_back() {
+                // Whatever may have been inlined there, nothing proves that the call was made at all.
+                site.guesses.push(Guess { after: site.frames.len(), frame });
+            }
+        }
+        site
+    }
+
+    fn access(&self, access: &AccessInfo, site: SiteId) -> AccessDetail {
+        let frame = self.resolve(site).next().and_then(|(_, resolved)| resolved.into_iter().next_back());
+        AccessDetail {
+            len: u64::from(access.len),
+            cpu: access.cpu,
+            rip: format!("{:#x}", access.rip),
+            at: frame.map(|f| text::function(&f)).unwrap_or_default(),
+        }
     }
 
     fn mapping(&self, mapping: &MappingInfo) -> ReportMapping {
@@ -196,9 +233,15 @@ impl Builder<'_> {
             handover: finding.handover.as_ref().map(|h| self.site(format!("Ownership last changed: {}", h.operation), h.site)),
             offence: (finding.offence.site != SiteId::default() || !finding.offence.what.is_empty())
                 .then(|| self.site(offence(&finding.offence.what), finding.offence.site)),
+            access: finding
+                .access
+                .as_ref()
+                .map(|a| ReportAccess { operation: if a.write { Operation::Write } else { Operation::Read }, user: a.user }),
+            consequence: finding.consequence.as_ref().map(|c| self.site(consequence(finding.code, &c.what), c.site)),
             volatile: FindingVolatile {
                 message: finding.message.clone(),
                 bytes: two_sides(finding.bytes_at, &finding.cpu_bytes, &finding.device_bytes),
+                access: finding.access.as_ref().map(|a| self.access(a, finding.offence.site)),
                 count: finding.count,
                 first_seq: finding.first_seq,
                 last_seq: finding.last_seq,
@@ -252,6 +295,16 @@ impl Builder<'_> {
 /// What is said of the place of an offence. A device has no stack: its access is put down to the CPU's last write to it.
 fn offence(what: &str) -> String {
     if what.starts_with("device ") { format!("Offence: {what}, started by this register write") } else { format!("Offence: {what}") }
+}
+
+/// What is said of the second instant. A write to memory the device owns is lost there.
+fn consequence(code: Code, what: &str) -> String {
+    let heading = match code {
+        Code::DV203 => "And lost here",
+        Code::DV211 => "The hand-over that came too late",
+        _ => "What came of it",
+    };
+    format!("{heading}: {what}")
 }
 
 fn two_sides(offset: u64, cpu: &[u8], device: &[u8]) -> Option<TwoSides> {

@@ -7,12 +7,17 @@ pub mod build;
 pub mod coverage;
 pub mod symbols;
 pub mod text;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
 
 use crate::run::Verdict;
 use coverage::ModuleCoverage;
 use dmavet_coherence::Severity;
 use serde::{Deserialize, Serialize};
 use symbols::SourceFrame;
+use watch::{RunWatch, WatchReport};
 
 /// What is printed on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -47,7 +52,7 @@ pub struct Report {
 
 impl Report {
     /// The version this program writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
     /// File name in the run directory.
     pub const FILE: &'static str = "findings.json";
 }
@@ -69,6 +74,8 @@ pub struct RunInfo {
     pub line_size: u32,
     /// Profile of the operation table.
     pub profile: String,
+    /// The CPU watch.
+    pub watch: RunWatch,
     /// Devices and the drivers they were bound to.
     pub devices: Vec<RunDevice>,
 }
@@ -114,6 +121,12 @@ pub struct ReportFinding {
     /// Where the offence happened.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub offence: Option<ReportSite>,
+    /// The CPU's access that is the offence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub access: Option<ReportAccess>,
+    /// The second instant, where the offence had its consequence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub consequence: Option<ReportSite>,
     /// What may differ between two runs.
     #[serde(rename = "volatile")]
     pub volatile: FindingVolatile,
@@ -127,6 +140,9 @@ pub struct FindingVolatile {
     /// What the two sides saw.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bytes: Option<TwoSides>,
+    /// Where and how the CPU made its access.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub access: Option<AccessDetail>,
     /// How often it happened.
     pub count: u64,
     /// Sequence number of the first time.
@@ -139,6 +155,38 @@ pub struct FindingVolatile {
     /// What led there, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub history: Vec<ReportEvent>,
+}
+
+/// An access of a guest CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportAccess {
+    /// Reading or writing.
+    pub operation: Operation,
+    /// Whether it was made in user mode.
+    pub user: bool,
+}
+
+/// What an access does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+}
+
+/// What may differ between two runs in an access of a guest CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessDetail {
+    /// Bytes; of a repeated string instruction, those of one run of it.
+    pub len: u64,
+    /// The CPU.
+    pub cpu: u32,
+    /// Guest virtual address of the instruction.
+    pub rip: String,
+    /// The same as the kernel prints it: `function+0x1a/0x80 [module]`.
+    pub at: String,
 }
 
 /// One entry of the history of a mapping.
@@ -192,6 +240,18 @@ pub struct ReportSite {
     pub what: String,
     /// Frames, innermost first, inlined ones included.
     pub frames: Vec<SourceFrame>,
+    /// What else on the stack looks like a return address but was not found by unwinding.
+    #[serde(rename = "volatile", skip_serializing_if = "Vec::is_empty", default)]
+    pub guesses: Vec<Guess>,
+}
+
+/// A word of a stack that looks like a return address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guess {
+    /// How many of the site's frames come before it.
+    pub after: usize,
+    /// What it would be.
+    pub frame: SourceFrame,
 }
 
 impl ReportSite {
@@ -227,4 +287,7 @@ pub struct RunVolatile {
     pub phases: Vec<(String, u64)>,
     /// Counters.
     pub counters: std::collections::BTreeMap<String, u64>,
+    /// The CPU watch, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub watch: Option<WatchReport>,
 }

@@ -8,9 +8,11 @@
 
 use addr2line::Context;
 use dmavet_coherence::site::{Frame, SiteTable};
+use dmavet_unwind::{CodeMap, KernelImage};
 use gimli::{EndianArcSlice, RunTimeEndian};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionIndex, SectionKind, SymbolKind};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -208,8 +210,11 @@ impl ModuleImage {
 
     /// Source frames of the instruction that ends at `offset` of `section`, innermost first.
     pub(crate) fn lines(&self, section: SectionIndex, offset: u64) -> Vec<SourceFrame> {
-        // The address is that of the next instruction.
-        let inside = offset.saturating_sub(1);
+        self.lines_of(section, offset, offset.saturating_sub(1))
+    }
+
+    /// Source frames of the byte at `inside`, with `offset` shown.
+    fn lines_of(&self, section: SectionIndex, offset: u64, inside: u64) -> Vec<SourceFrame> {
         let outer = self.functions.iter().find(|f| f.section == section && f.start <= inside && inside < f.start + f.size.max(1));
         let mut frames = Vec::new();
         if let Some(context) = &self.context
@@ -288,13 +293,17 @@ fn relocated(file: &object::File<'_>, section: &object::Section<'_, '_>, code: &
 #[derive(Debug, Default)]
 pub struct Symbolizer {
     modules: Vec<ModuleImage>,
+    /// Path of the kernel's ELF image.
+    kernel: PathBuf,
+    /// Its code, if anybody asked for it and there is any.
+    code: OnceCell<CodeMap>,
 }
 
 impl Symbolizer {
-    /// A symbolizer that knows `modules`.
+    /// A symbolizer that knows `modules`, and the ELF kernel in the file `kernel`.
     #[must_use]
-    pub fn new(modules: Vec<ModuleImage>) -> Self {
-        Self { modules }
+    pub fn new(modules: Vec<ModuleImage>, kernel: &Path) -> Self {
+        Self { modules, kernel: kernel.into(), code: OnceCell::new() }
     }
 
     /// The modules it knows.
@@ -314,9 +323,27 @@ impl Symbolizer {
         }
     }
 
+    /// The name of a frame in the kernel's own code that nobody named during the run.
+    fn name(&self, frame: &Frame) -> Option<String> {
+        let user = frame.address >> 63 == 0;
+        if user || !frame.symbol.is_empty() || self.modules.iter().any(|m| m.locate(frame.address).is_some()) {
+            return None;
+        }
+        let code = self.code.get_or_init(|| CodeMap::new(KernelImage::open(&self.kernel).ok(), []));
+        if frame.exact { code.name(frame.address) } else { code.name_behind(frame.address) }
+    }
+
     /// The source frames of one guest frame, innermost inlined call first; never empty.
     #[must_use]
     pub fn resolve(&self, frame: &Frame) -> Vec<SourceFrame> {
+        let named;
+        let frame = match self.name(frame) {
+            Some(symbol) => {
+                named = Frame { symbol, ..frame.clone() };
+                &named
+            }
+            None => frame,
+        };
         let parsed = KernelSymbol::parse(&frame.symbol);
         let module = match &parsed {
             Some(symbol) => self.modules.iter().find(|m| m.name == symbol.module),
@@ -325,7 +352,8 @@ impl Symbolizer {
         if let Some(module) = module
             && let Some((section, offset)) = module.place(frame)
         {
-            return module.lines(section, offset);
+            let inside = if frame.exact { offset } else { offset.saturating_sub(1) };
+            return module.lines_of(section, offset, inside);
         }
         let plain = match parsed {
             Some(s) => SourceFrame {
@@ -413,7 +441,7 @@ mod tests {
         let base = 0xffff_ffff_c000_0000u64;
         let mut sites = SiteTable::default();
         sites.intern(vec![Frame::new(base + after, format!("kick+{after:#x}/{size:#x} [sample]"))]);
-        let mut symbolizer = Symbolizer::new(vec![ModuleImage::open(&path).unwrap()]);
+        let mut symbolizer = Symbolizer::new(vec![ModuleImage::open(&path).unwrap()], Path::new("/nonexistent"));
         symbolizer.learn(&sites);
 
         let named = symbolizer.resolve(&sites.frames(dmavet_coherence::SiteId(1))[0]);
@@ -423,6 +451,11 @@ mod tests {
         // A bare address in the same section resolves once the section's place is known.
         let bare = symbolizer.resolve(&Frame::new(base + after, String::new()));
         assert_eq!(bare, named);
+        // The instruction itself instead of the one behind it.
+        let at = Frame::at(base + after - 1, format!("kick+{:#x}/{size:#x} [sample]", after - 1));
+        let exact = symbolizer.resolve(&at);
+        assert_eq!(exact.iter().map(|f| f.line).collect::<Vec<_>>(), [4, 9]);
+        assert_eq!(exact[1].offset, format!("+{:#x}/{size:#x}", after - 1));
         let elsewhere = symbolizer.resolve(&Frame::new(0xffff_ffff_8100_0000, String::new()));
         assert_eq!(elsewhere[0].function, "0xffffffff81000000");
 

@@ -2,7 +2,7 @@
 
 use crate::report::coverage::Reached;
 use crate::report::symbols::{self, SourceFrame};
-use crate::report::{Report, ReportFinding, ReportMapping, ReportSite, TwoSides, Untaken};
+use crate::report::{ByteRange, Operation, Report, ReportFinding, ReportMapping, ReportSite, TwoSides, Untaken};
 use dmavet_coherence::Severity;
 use dmavet_coherence::catalogue::Rule;
 use std::fmt::Write as _;
@@ -31,14 +31,16 @@ fn write_finding(out: &mut String, finding: &ReportFinding) {
     let _ = writeln!(out, "{RULER}");
     let _ = writeln!(out, "dmavet: {}: {}{finer} {}{place}", finding.severity.name(), finding.code, finding.slug);
     let _ = writeln!(out, "{}", finding.volatile.message);
+    write_access(out, finding);
     let _ = writeln!(out, "\nDevice {} driver {}", finding.device, or_dash(&finding.driver));
     if let Some(mapping) = &finding.mapping {
         write_mapping_line(out, mapping, finding.volatile.handles.as_ref());
     }
     if let Some(bytes) = &finding.volatile.bytes {
-        write_bytes(out, bytes);
+        let access = finding.access.as_ref().map(|a| a.operation);
+        write_bytes(out, bytes, access, finding.range.filter(|_| access.is_some()));
     }
-    if let Some(site) = &finding.offence {
+    for site in [&finding.offence, &finding.consequence].into_iter().flatten() {
         write_site(out, site);
     }
     if let Some(site) = &finding.handover {
@@ -66,14 +68,36 @@ fn write_mapping_line(out: &mut String, mapping: &ReportMapping, handles: Option
     let _ = writeln!(out, "Mapping: {} of {} bytes, {}{handles}", mapping.family, mapping.size, mapping.direction);
 }
 
-fn write_bytes(out: &mut String, bytes: &TwoSides) {
-    let _ = writeln!(out, "\nBytes from offset {:#x} of the mapping (^^ where they differ):", bytes.offset);
+/// "Read of size 4 at ncdma_poll+0x1a/0x80 [ncdma] by CPU 1", as the kernel's own checkers say it.
+fn write_access(out: &mut String, finding: &ReportFinding) {
+    let (Some(access), Some(detail)) = (&finding.access, &finding.volatile.access) else { return };
+    let operation = match access.operation {
+        Operation::Read => "Read",
+        Operation::Write => "Write",
+    };
+    let mode = if access.user { ", in user mode" } else { "" };
+    let at = if detail.at.is_empty() { &detail.rip } else { &detail.at };
+    let _ = writeln!(out, "{operation} of size {} at {at} by CPU {}{mode}", detail.len, detail.cpu);
+}
+
+/// Both sides by rows of 16; with `only`, the rows that have a part in it.
+fn write_bytes(out: &mut String, bytes: &TwoSides, operation: Option<Operation>, only: Option<ByteRange>) {
+    // The CPU's copy: what an instruction got, what it left there, or what compares.
+    let ours = match operation {
+        Some(Operation::Read) => "read   ",
+        Some(Operation::Write) => "wrote  ",
+        None => "CPU    ",
+    };
+    let _ = writeln!(out, "\nBytes of the mapping (^^ where they differ):");
     let cpu: Vec<&str> = pairs(&bytes.cpu);
     let device: Vec<&str> = pairs(&bytes.device);
     for (row, (cpu, device)) in cpu.chunks(16).zip(device.chunks(16)).enumerate() {
         let offset = bytes.offset + row as u64 * 16;
+        if only.is_some_and(|range| offset + 16 <= range.offset || range.offset + range.len <= offset) {
+            continue;
+        }
         let marks: Vec<&str> = cpu.iter().zip(device).map(|(a, b)| if a == b { "  " } else { "^^" }).collect();
-        let _ = writeln!(out, "  {offset:#06x}  CPU     {}", cpu.join(" "));
+        let _ = writeln!(out, "  {offset:#06x}  {ours} {}", cpu.join(" "));
         let _ = writeln!(out, "          device  {}", device.join(" "));
         let marks = marks.join(" ");
         if !marks.trim().is_empty() {
@@ -91,17 +115,30 @@ fn write_site(out: &mut String, site: &ReportSite) {
     if site.frames.is_empty() {
         let _ = writeln!(out, "  (not known)");
     }
-    for frame in &site.frames {
+    for (index, frame) in site.frames.iter().enumerate() {
+        write_guesses(out, site, index);
         let _ = writeln!(out, "  {}", long(frame));
     }
+    write_guesses(out, site, site.frames.len());
+}
+
+/// What may be a frame or a left-over, with the kernel's own mark for that.
+fn write_guesses(out: &mut String, site: &ReportSite, after: usize) {
+    for guess in site.guesses.iter().filter(|g| g.after == after) {
+        let _ = writeln!(out, "  ? {}", long(&guess.frame));
+    }
+}
+
+/// `function+0x1a/0x80 [module]`.
+#[must_use]
+pub fn function(frame: &SourceFrame) -> String {
+    let module = if frame.module.is_empty() { String::new() } else { format!(" [{}]", frame.module) };
+    format!("{}{}{module}", or_dash(&frame.function), frame.offset)
 }
 
 /// `function+0x1a/0x80 [module] (file.c:12)`.
 fn long(frame: &SourceFrame) -> String {
-    let mut text = format!("{}{}", or_dash(&frame.function), frame.offset);
-    if !frame.module.is_empty() {
-        let _ = write!(text, " [{}]", frame.module);
-    }
+    let mut text = function(frame);
     if frame.line != 0 {
         let _ = write!(text, " ({}:{})", frame.file, frame.line);
     }
@@ -134,7 +171,7 @@ fn write_untaken(out: &mut String, untaken: &Untaken) {
         untaken.range.len, untaken.range.offset
     );
     write_mapping_line(out, &untaken.mapping, None);
-    write_bytes(out, &untaken.bytes);
+    write_bytes(out, &untaken.bytes, None, None);
     if let Some(site) = &untaken.passed {
         write_site(out, site);
     }
@@ -168,12 +205,20 @@ fn write_summary(out: &mut String, report: &Report, shown: usize) {
     let count = |name: &str| counters.get(name).copied().unwrap_or(0);
     let _ = writeln!(
         out,
-        "Checked: {} mappings, {} hand-overs, {} device reads, {} device writes. CPU accesses: by content at hand-overs.",
+        "Checked: {} mappings, {} hand-overs, {} device reads, {} device writes.",
         count("mappings"),
         count("handovers"),
         count("device_reads"),
         count("device_writes"),
     );
+    match &report.volatile.watch {
+        Some(watch) => {
+            let _ = writeln!(out, "{}", watch.summary);
+        }
+        None => {
+            let _ = writeln!(out, "CPU watch (off): the CPU's writes by content at hand-overs, its reads not at all.");
+        }
+    }
     let foreign = count("foreign_offences");
     if foreign > 0 {
         let _ = writeln!(out, "{foreign} differences lie in page cache or user memory, which user mode may write at any time: not judged.");

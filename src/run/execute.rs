@@ -6,7 +6,7 @@ use crate::report::{Format, Report, text};
 use crate::run::host::Place;
 use crate::run::watcher::Watcher;
 use crate::run::{Plan, Stop, host, in_lab, rundir};
-use dmavet_vmm::{End, Limit, Outcome, Timeouts, VmConfig};
+use dmavet_vmm::{End, Limit, ModuleImage, Outcome, Timeouts, VmConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,6 +95,7 @@ pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
     coherence.line_size = plan.line_size;
     coherence.sg_merge = plan.sg_merge;
     coherence.seed = plan.seed;
+    coherence.pedantic = plan.policy.pedantic;
     let seconds = |s: u64| (s != 0).then(|| Duration::from_secs(s));
     let config = VmConfig {
         kernel: plan.kernel.clone(),
@@ -110,15 +111,31 @@ pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
             total: None,
         },
         coherence,
+        modules: modules(plan)?,
+        watch: plan.watch.config(),
     };
     let watcher = Arc::new(Watcher::create(plan, *show)?);
     let cancel = host::cancel_on_signals()?;
     let outcome = dmavet_vmm::run(config, watcher, &cancel.fd).map_err(|e| host::explain(&e))?;
+    if let Some(trouble) = outcome.stats.stacks.trouble.as_ref().filter(|_| !show.quiet) {
+        eprintln!("dmavet: {trouble}");
+    }
     let report = build::report(plan, &outcome.coherence.finish(), &told(plan, &outcome))?;
     let json = serde_json::to_vec_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?;
     rundir::write(&plan.run_dir, "report.txt", text::report(&report, plan.policy.pedantic).as_bytes())?;
     rundir::write(&plan.run_dir, Report::FILE, &json)?;
     Ok(report.verdict.result)
+}
+
+/// The code of the modules the guest has, to name addresses and walk stacks in it.
+fn modules(plan: &Plan) -> Result<Vec<ModuleImage>, Failure> {
+    plan.modules
+        .iter()
+        .map(|module| {
+            let bytes = dmavet_images::modtree::read_module(&module.debug).map_err(|e| Failure::internal(e.to_string()))?;
+            ModuleImage::parse(&module.name, &bytes).map_err(|e| Failure::internal(format!("{}: {e}", module.debug.display())))
+        })
+        .collect()
 }
 
 /// The machine's outcome in the words of the verdict.
@@ -143,10 +160,21 @@ fn told(plan: &Plan, outcome: &Outcome) -> Told {
     let mut counters: BTreeMap<String, u64> = outcome.stats.exits.iter().map(|(k, v)| (format!("exits_{k}"), *v)).collect();
     counters.insert("console_bytes".into(), outcome.stats.console_bytes);
     counters.insert("guest_memory".into(), plan.memory);
+    let stacks = &outcome.stats.stacks;
+    for (name, value) in [("stacks_walked", stacks.stacks), ("stack_frames", stacks.frames), ("stack_guesses", stacks.guesses)] {
+        counters.insert(name.into(), value);
+    }
     if let Some(bytes) = outcome.stats.memory_beyond {
         counters.insert("memory_beyond_guest".into(), bytes);
     }
-    Told { stop, workload: outcome.exit, setup_failed: outcome.setup_failed.clone(), phases: outcome.phases.clone(), counters }
+    Told {
+        stop,
+        workload: outcome.exit,
+        setup_failed: outcome.setup_failed.clone(),
+        phases: outcome.phases.clone(),
+        counters,
+        watch: outcome.stats.watch.clone(),
+    }
 }
 
 /// The kernel command line: a console, and a panic that ends the run at once. All else is discovered through ACPI.

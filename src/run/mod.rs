@@ -11,7 +11,7 @@ mod watcher;
 
 pub use execute::{Show, execute_all, execute_here, print_result};
 pub use host::Host;
-pub use plan::{Limits, Plan, PlanModule, Policy};
+pub use plan::{Limits, Plan, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
 pub use prepare::prepare;
 pub use rundir::default_run_dir;
 pub use verdict::{Facts, Stop, Verdict, judge};

@@ -5,7 +5,8 @@
 
 use crate::exit::Failure;
 use crate::run::rundir;
-use dmavet_coherence::Severity;
+use dmavet_coherence::{Severity, WatchPolicy};
+use dmavet_vmm::{Backend, Stress, TierChoice, WatchConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,8 @@ pub struct Plan {
     pub line_size: u32,
     /// Whether sg neighbours are merged.
     pub sg_merge: bool,
+    /// The CPU watch.
+    pub watch: PlanWatch,
     /// Seed of everything that is drawn at random.
     pub seed: u64,
     /// Time limits in seconds.
@@ -50,7 +53,7 @@ pub struct Plan {
 
 impl Plan {
     /// The version this program writes and reads.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
     /// File name in the run directory.
     pub const FILE: &'static str = "plan.json";
 
@@ -105,6 +108,81 @@ pub struct PlanModule {
     pub debug: PathBuf,
     /// Whether the run is meant to check this module (false for the modules it depends on).
     pub under_test: bool,
+}
+
+/// How the guest's CPUs are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanWatch {
+    /// Which pages.
+    pub policy: WatchPolicy,
+    /// By which means.
+    pub backend: WatchBackend,
+    /// Random pages closed besides.
+    pub stress: Option<PlanStress>,
+    /// Whether every stopped instruction is single-stepped.
+    pub step: bool,
+}
+
+impl PlanWatch {
+    /// The policy as `--watch` takes it.
+    #[must_use]
+    pub const fn policy_name(&self) -> &'static str {
+        match self.policy {
+            WatchPolicy::Off => "off",
+            WatchPolicy::Auto => "auto",
+            WatchPolicy::All => "all",
+        }
+    }
+
+    /// The settings of the machine.
+    #[must_use]
+    pub fn config(&self) -> WatchConfig {
+        WatchConfig {
+            policy: self.policy,
+            backend: self.backend.backend(),
+            stress: self.stress.map(|s| Stress { pages: s.pages, seed: s.seed }),
+            tier: if self.step { TierChoice::StepOnly } else { TierChoice::Auto },
+        }
+    }
+}
+
+/// The choice of `--watch-backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchBackend {
+    /// mprotect(2): works everywhere, and allows some 32,000 pages that do not touch each other
+    Mprotect,
+    /// userfaultfd(2): no such limit, needs Linux 5.19 and the right to use it
+    Userfaultfd,
+}
+
+impl WatchBackend {
+    /// The watch's own word for it.
+    #[must_use]
+    pub const fn backend(self) -> Backend {
+        match self {
+            Self::Mprotect => Backend::Mprotect,
+            Self::Userfaultfd => Backend::Userfaultfd,
+        }
+    }
+
+    /// The word `--watch-backend` takes.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mprotect => "mprotect",
+            Self::Userfaultfd => "userfaultfd",
+        }
+    }
+}
+
+/// Random pages that are closed to test the watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanStress {
+    /// Pages closed at a time.
+    pub pages: u32,
+    /// Seed of the choice.
+    pub seed: u64,
 }
 
 /// Time limits in seconds; 0 switches a limit off.

@@ -40,6 +40,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     for wanted in &modules {
         planned.push(add_module(wanted, &cache, &kernel, &mut image, &tell)?);
     }
+    add_needed(&image, &kernel, &mut planned)?;
     image.workload(&workload);
 
     let run_dir = rundir::create(args.run_dir.as_deref())?;
@@ -59,6 +60,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         modules: planned,
         line_size: args.line_size,
         sg_merge: args.sg == SgPolicy::Merge,
+        watch: args.watch.plan(),
         seed: args.seed,
         limits: Limits { boot: args.boot_timeout, command: args.timeout, silence: args.silence_timeout },
         policy: Policy { fail_on: args.fail_on, pedantic: args.pedantic, require_coverage: args.require_coverage },
@@ -192,6 +194,19 @@ fn add_module(
             Ok(PlanModule { name: dmavet_images::modinfo::normal(name), debug: file.to_path_buf(), under_test: true })
         }
     }
+}
+
+/// The modules the ones under test need, whose code may be on a call stack.
+fn add_needed(image: &Image<'_>, kernel: &KernelFiles, planned: &mut Vec<PlanModule>) -> Result<(), Failure> {
+    let tree = kernel.modules().map_err(kernel_failure)?;
+    for name in image.module_names() {
+        if planned.iter().all(|m| m.name != name)
+            && let Some(file) = tree.file(name)
+        {
+            planned.push(PlanModule { name: name.to_owned(), debug: file.to_path_buf(), under_test: false });
+        }
+    }
+    Ok(())
 }
 
 fn write_image(image: &Image<'_>, path: &Path) -> Result<(), Failure> {

@@ -82,7 +82,8 @@ impl Board {
         }
     }
 
-    fn is_ram(&self, gpa: u64, len: usize) -> bool {
+    /// Whether all of a range is RAM.
+    pub fn is_ram(&self, gpa: u64, len: usize) -> bool {
         self.ram.check_range(GuestAddress(gpa), len)
     }
 }

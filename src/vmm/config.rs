@@ -1,9 +1,11 @@
 //! What a run is made of.
 
+use crate::watch::WatchConfig;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dmavet_devices::DeviceSpec;
+use dmavet_unwind::ModuleImage;
 
 /// Limits on how long things may take; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub struct VmConfig {
     pub timeouts: Timeouts,
     /// The coherence core's settings.
     pub coherence: dmavet_coherence::Config,
+    /// Modules the guest may load whose code the host has: for names and call stacks.
+    pub modules: Vec<ModuleImage>,
+    /// The CPU watch.
+    pub watch: WatchConfig,
 }
 
 impl VmConfig {

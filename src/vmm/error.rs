@@ -5,6 +5,7 @@ use crate::boot::BootError;
 use crate::kvm::KvmError;
 use crate::memory::MemoryError;
 use crate::supervisor::SupervisorError;
+use crate::watch::UffdError;
 
 /// Everything that keeps a run from having an [`Outcome`](crate::Outcome).
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum VmmError {
     /// The coherence core.
     #[error(transparent)]
     Coherence(dmavet_coherence::Error),
+    /// The CPU watch.
+    #[error(transparent)]
+    Watch(#[from] UffdError),
     /// Number of CPUs.
     #[error("{got} CPUs: 1 to {max} are possible", max = crate::VmConfig::MAX_CPUS)]
     Cpus {
@@ -36,6 +40,9 @@ pub enum VmmError {
         /// Devices asked for.
         got: usize,
     },
+    /// The self-check's guest cannot be assembled.
+    #[error("the self-check's guest: {0}")]
+    SelfCheck(String),
     /// The host's event loop.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),

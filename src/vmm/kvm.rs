@@ -1,6 +1,6 @@
 //! Opening KVM and making a VM, with errors that say what to do.
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_bindings::{KVM_CAP_X86_DISABLE_EXITS, KVM_PIT_SPEAKER_DUMMY, KVM_X86_DISABLE_EXITS_HLT, kvm_enable_cap, kvm_pit_config};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::layout;
@@ -97,6 +97,20 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
         vm.create_pit2(pit).map_err(KvmError::ioctl("KVM_CREATE_PIT2"))?;
     }
     Ok(vm)
+}
+
+/// Makes `KVM_RUN` fail where it would have a helper thread bring a page in and let the vCPU wait: a page that userfaultfd keeps out never
+/// comes, and the vCPU would wait, try and wait again for ever (`kvm_can_do_async_pf` in arch/x86/kvm/x86.c). KVM does that to any guest
+/// that can take an interrupt, unless its HLT does not exit. The price is that an idle vCPU keeps its host CPU. Before the first vCPU.
+///
+/// # Errors
+/// When KVM lacks the capability.
+pub fn keep_faults_synchronous(vm: &VmFd) -> Result<(), KvmError> {
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_DISABLE_EXITS, ..Default::default() };
+    if let Some(which) = cap.args.first_mut() {
+        *which = u64::from(KVM_X86_DISABLE_EXITS_HLT);
+    }
+    vm.enable_cap(&cap).map_err(KvmError::ioctl("KVM_ENABLE_CAP(KVM_CAP_X86_DISABLE_EXITS)"))
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use crate::acpi;
 use crate::board::{Activity, Board};
 use crate::boot::{self, Image};
+use crate::code::GuestCode;
 use crate::end::{End, EndCell};
 use crate::error::VmmError;
+use crate::host;
 use crate::irq::Router;
 use crate::journal::Journal;
 use crate::kvm::{self, KvmError};
@@ -15,9 +17,12 @@ use crate::memory::{GuestRam, Pages};
 use crate::observer::Observer;
 use crate::pci::PciRoot;
 use crate::pci::config_port::{self, ConfigPort};
+use crate::ports::PortDevice;
 use crate::supervisor::{self, Charge};
-use crate::vcpu::{Exits, Vcpu, cpuid, kick, state};
+use crate::vcpu::{Exits, Vcpu, cpuid, kick, leaves_all, state};
+use crate::watch::{Backend, Keeper, Watch, WatchConfig, WatchStats};
 use crate::watchdog::Watchdog;
+use dmavet_coherence::Coherence;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::sync::Arc;
@@ -52,13 +57,13 @@ pub struct Chassis {
 }
 
 impl Chassis {
-    /// Opens KVM and makes a VM with `memory` bytes of RAM and `cpus` CPUs.
+    /// Opens KVM and makes a VM with `memory` bytes of RAM in `pages` and `cpus` CPUs.
     ///
     /// # Errors
     /// When KVM cannot be used or the system lacks memory.
-    pub fn new(memory: u64, cpus: u8, journal: Arc<Journal>) -> Result<Self, VmmError> {
+    pub fn new(memory: u64, cpus: u8, pages: Pages, journal: Arc<Journal>) -> Result<Self, VmmError> {
         let kvm = kvm::open()?;
-        let ram = GuestRam::new(memory, Pages::Any)?;
+        let ram = GuestRam::new(memory, pages)?;
         let vm = Arc::new(kvm::create_vm(&kvm)?);
         ram.register(&vm)?;
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(KvmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
@@ -73,16 +78,28 @@ impl Chassis {
         self.ram.host()
     }
 
+    /// The CPU watch of this machine, under `core`, of a guest with `code`. Nothing when it is off.
+    ///
+    /// # Errors
+    /// When it cannot be had on this host.
+    pub fn watch(&self, config: WatchConfig, core: &Coherence, code: Arc<GuestCode>) -> Result<Option<Arc<Watch>>, VmmError> {
+        if config.is_on() && config.backend == Backend::Userfaultfd {
+            kvm::keep_faults_synchronous(&self.vm)?;
+        }
+        let synced = leaves_all(&self.kvm);
+        Ok(Watch::new(config, self.cpus, self.ram.guest_mapping(), self.ram.host(), core.clone(), code, synced)?)
+    }
+
     /// The window for 64-bit BARs.
     pub fn window64(&self) -> std::ops::Range<u64> {
         layout::window64(cpuid::address_bits(&self.supported))
     }
 
-    /// Adds the board around `pci` and makes the CPUs.
+    /// Adds the board around `pci` and makes the CPUs, which `watch` watches.
     ///
     /// # Errors
     /// When an ioctl fails.
-    pub fn assemble(self, pci: PciRoot, observer: Arc<dyn Observer>) -> Result<Machine, VmmError> {
+    pub fn assemble(self, pci: PciRoot, watch: Option<Arc<Watch>>, observer: Arc<dyn Observer>) -> Result<Machine, VmmError> {
         let console = Arc::new(Console::new(observer));
         let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(VmmError::Descriptor)?;
         self.vm.register_irqfd(&line, COM1_GSI).map_err(KvmError::ioctl("KVM_IRQFD"))?;
@@ -98,12 +115,17 @@ impl Chassis {
         board.ports.add(config_port::PORT..config_port::PORT + config_port::LEN, Box::new(ConfigPort::new(pci)));
         board.ports.add(POWER_PORTS..POWER_PORTS + power::LEN, Box::new(AcpiPower));
         board.ports.add(0x64..0x65, Box::new(KeyboardReset));
-        let host = cpuid::Host { tsc_deadline: self.kvm.check_extension(Cap::TscDeadlineTimer), xsave: cpuid::intercepts_xsetbv() };
-        let vcpus = (0..self.cpus)
+        // Every real CPU shows it; only software emulation is worth a trial.
+        let xsave = !cpuid::below_software_emulation() || host::intercepts_xsetbv();
+        let host = cpuid::Host { tsc_deadline: self.kvm.check_extension(Cap::TscDeadlineTimer), xsave };
+        let mut vcpus = (0..self.cpus)
             .map(|index| Vcpu::new(&self.kvm, &self.vm, index, &cpuid::for_cpu(&self.supported, host, index, self.cpus)))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some(watch) = &watch {
+            vcpus.iter_mut().for_each(|cpu| cpu.attach(watch.clone()));
+        }
         let window64 = self.window64();
-        Ok(Machine { vcpus, board: Arc::new(board), console, foundation: self.foundation, window64, cpus: self.cpus, ram: self.ram })
+        Ok(Machine { vcpus, watch, board: Arc::new(board), console, foundation: self.foundation, window64, cpus: self.cpus, ram: self.ram })
     }
 }
 
@@ -112,6 +134,7 @@ impl Chassis {
 pub struct Machine {
     // Dropped in this order: the CPUs let go of the VM before the memory under it is unmapped.
     vcpus: Vec<Vcpu>,
+    watch: Option<Arc<Watch>>,
     board: Arc<Board>,
     console: Arc<Console>,
     foundation: Foundation,
@@ -129,6 +152,8 @@ pub struct Remains {
     pub exits: Exits,
     /// Bytes on the console.
     pub console_bytes: u64,
+    /// Figures of the CPU watch.
+    pub watch: WatchStats,
 }
 
 impl Machine {
@@ -151,12 +176,43 @@ impl Machine {
         self.vcpus.first().map_or(Ok(()), |cpu| Ok(state::set_entry(cpu.fd(), entry)?))
     }
 
+    /// Starts every CPU there, with the CPU's number in RDI.
+    ///
+    /// # Errors
+    /// When an ioctl fails.
+    pub fn set_entry_of_all(&self, entry: state::Entry, rsp: u64) -> Result<(), KvmError> {
+        for (index, cpu) in (0u64..).zip(&self.vcpus) {
+            state::set_entry(cpu.fd(), entry)?;
+            let mut regs = cpu.fd().get_regs().map_err(KvmError::ioctl("KVM_GET_REGS"))?;
+            (regs.rsp, regs.rdi) = (rsp, index);
+            cpu.fd().set_regs(&regs).map_err(KvmError::ioctl("KVM_SET_REGS"))?;
+            let running = kvm_bindings::kvm_mp_state { mp_state: kvm_bindings::KVM_MP_STATE_RUNNABLE };
+            cpu.fd().set_mp_state(running).map_err(KvmError::ioctl("KVM_SET_MP_STATE"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a device behind ports.
+    pub fn add_ports(&mut self, ports: std::ops::Range<u16>, device: Box<dyn PortDevice>) {
+        // Nobody shares the board before the machine runs.
+        if let Some(board) = Arc::get_mut(&mut self.board) {
+            board.ports.add(ports, device);
+        }
+    }
+
     /// Runs the guest to its end.
     ///
     /// # Errors
     /// When a thread or the event loop cannot be started.
     pub fn run(mut self, watchdog: Watchdog, cancel: &EventFd) -> Result<Remains, VmmError> {
         kick::install()?;
+        let keeper = match &self.watch {
+            Some(watch) => {
+                watch.populate()?;
+                Some(Keeper::start(watch).map_err(VmmError::Thread)?)
+            }
+            None => None,
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::with_capacity(self.vcpus.len());
         let mut failure = None;
@@ -176,9 +232,13 @@ impl Machine {
             Some(error) => Err(error),
             None => supervisor::wait(charge, watchdog, cancel).map_err(VmmError::Supervisor),
         };
-        let exits = halt(threads, &stop);
+        let (exits, mut watch) = halt(threads, &stop);
+        drop(keeper);
+        if let Some(gate) = &self.watch {
+            watch.add(gate.stats());
+        }
         self.console.flush();
-        Ok(Remains { end: end?, exits, console_bytes: self.console.bytes() })
+        Ok(Remains { end: end?, exits, console_bytes: self.console.bytes(), watch })
     }
 }
 
@@ -193,7 +253,7 @@ impl Drop for Tripwire {
     }
 }
 
-fn spawn(index: usize, vcpu: Vcpu, board: Arc<Board>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<Exits>> {
+fn spawn(index: usize, vcpu: Vcpu, board: Arc<Board>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<(Exits, WatchStats)>> {
     thread::Builder::new().name(format!("vcpu{index}")).spawn(move || {
         let _tripwire = Tripwire(board.end.clone());
         vcpu.run(&board, &stop)
@@ -201,19 +261,20 @@ fn spawn(index: usize, vcpu: Vcpu, board: Arc<Board>, stop: Arc<AtomicBool>) -> 
 }
 
 /// Stops all CPUs and adds up their exits.
-fn halt(threads: Vec<JoinHandle<Exits>>, stop: &AtomicBool) -> Exits {
+fn halt(threads: Vec<JoinHandle<(Exits, WatchStats)>>, stop: &AtomicBool) -> (Exits, WatchStats) {
     stop.store(true, Ordering::Release);
     for thread in &threads {
         // The thread exists until it is joined; a valid signal number is the only other thing that could be wrong.
         let _ = thread.kill(kick::signal());
     }
-    let mut sum = Exits::default();
+    let (mut sum, mut watch) = (Exits::default(), WatchStats::default());
     for thread in threads {
-        if let Ok(exits) = thread.join() {
+        if let Ok((exits, seen)) = thread.join() {
             sum.add(&exits);
+            watch.add(seen);
         }
     }
-    sum
+    (sum, watch)
 }
 
 #[cfg(test)]

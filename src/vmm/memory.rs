@@ -6,9 +6,11 @@
 #![expect(unsafe_code, reason = "maps guest RAM and registers it with KVM")]
 
 use crate::layout;
+use crate::watch::{Frames, PAGE};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
 use vm_memory::mmap::{FromRangesError, MmapRegionError};
@@ -76,14 +78,13 @@ pub enum Pages {
     /// Whatever is fastest: huge ones where the system has them for shared memory.
     Any,
     /// Small ones only, for a guest mapping whose pages are protected one by one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the CPU watch, which protects single pages"))]
     Small,
 }
 
 /// Guest RAM. Must outlive every VM it was [registered](Self::register) with.
 #[derive(Debug)]
 pub struct GuestRam {
-    guest: Vec<(u64, MmapRegion)>,
+    guest: Arc<Vec<(u64, MmapRegion)>>,
     host: Arc<GuestMemoryMmap>,
     size: u64,
 }
@@ -133,7 +134,7 @@ impl GuestRam {
         for region in host.iter() {
             advise(region, libc::MADV_HUGEPAGE, "MADV_HUGEPAGE")?;
         }
-        Ok(Self { guest, host: Arc::new(host), size })
+        Ok(Self { guest: Arc::new(guest), host: Arc::new(host), size })
     }
 
     /// The host mapping.
@@ -148,12 +149,19 @@ impl GuestRam {
         self.size
     }
 
+    /// The guest mapping, for keeping the guest from pages. It stays mapped until the last such handle is gone.
+    #[must_use]
+    pub fn guest_mapping(&self) -> GuestMapping {
+        let regions: Vec<_> = self.guest.iter().map(|(gpa, region)| (*gpa, region.size())).collect();
+        GuestMapping { frames: Frames::new(&regions), regions: self.guest.clone() }
+    }
+
     /// Gives the guest mapping to `vm`, slots 0 and up. `vm` must not outlive `self`.
     ///
     /// # Errors
     /// When KVM refuses a slot.
     pub fn register(&self, vm: &VmFd) -> Result<(), MemoryError> {
-        for (slot, (gpa, region)) in (0u32..).zip(&self.guest) {
+        for (slot, (gpa, region)) in (0u32..).zip(self.guest.iter()) {
             let slot_info = kvm_userspace_memory_region {
                 slot,
                 flags: 0,
@@ -171,6 +179,51 @@ impl GuestRam {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Where pages of guest RAM are in the guest mapping. Never read or write there: only the protection is anybody's business.
+#[derive(Clone, Debug)]
+pub struct GuestMapping {
+    regions: Arc<Vec<(u64, MmapRegion)>>,
+    frames: Frames,
+}
+
+/// A stretch of the guest mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct MappedRange {
+    /// Address in this process.
+    pub address: *mut libc::c_void,
+    /// Bytes.
+    pub len: usize,
+    /// Where it is in the memory file, in bytes.
+    pub offset: u64,
+}
+
+impl GuestMapping {
+    /// The pages' numbers.
+    #[must_use]
+    pub fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// The stretches these pages make: one, or two when they lie on both sides of the hole below 4 GiB. Pages that do not exist are
+    /// left out.
+    pub fn ranges(&self, pages: Range<u32>) -> impl Iterator<Item = MappedRange> + '_ {
+        self.frames.parts(pages).filter_map(|(region, first, count)| {
+            let (_, region) = self.regions.get(region)?;
+            let offset = u64::from(first) * PAGE;
+            let start = usize::try_from(offset).ok()?;
+            let len = usize::try_from(u64::from(count) * PAGE).ok()?;
+            let file = region.file_offset().map_or(0, FileOffset::start);
+            Some(MappedRange { address: region.as_ptr().wrapping_add(start).cast(), len, offset: file + offset })
+        })
+    }
+
+    /// The memory file.
+    #[must_use]
+    pub fn file(&self) -> Option<&File> {
+        self.regions.first().and_then(|(_, region)| region.file_offset()).map(FileOffset::file)
     }
 }
 

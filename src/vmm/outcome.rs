@@ -1,6 +1,8 @@
 //! What a run leaves.
 
+use crate::code::StackStats;
 use crate::end::End;
+use crate::watch::WatchStats;
 use dmavet_coherence::Coherence;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +18,10 @@ pub struct VmStats {
     pub guest_memory: u64,
     /// Resident memory of this process beyond guest RAM in bytes (anonymous and file pages, not the memfd), where /proc tells.
     pub memory_beyond: Option<u64>,
+    /// Call stacks of stopped CPUs.
+    pub stacks: StackStats,
+    /// The CPU watch; all zero when it was off.
+    pub watch: WatchStats,
 }
 
 /// How a run went.

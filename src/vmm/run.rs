@@ -25,9 +25,9 @@ pub fn run(config: VmConfig, observer: Arc<dyn Observer>, cancel: &EventFd) -> R
         return Err(VmmError::Devices { got: config.devices.len() });
     }
     let journal = Arc::new(Journal::new(observer.clone()));
-    let chassis = Chassis::new(config.memory, config.cpus, journal.clone())?;
-    let (pci, coherence) = wiring::populate(&chassis, &config, observer.clone())?;
-    let machine = chassis.assemble(pci, observer)?;
+    let chassis = Chassis::new(config.memory, config.cpus, config.watch.pages(), journal.clone())?;
+    let wiring::Wired { pci, coherence, watch, code } = wiring::populate(&chassis, &config, observer.clone())?;
+    let machine = chassis.assemble(pci, watch, observer)?;
     journal.phase("machine");
     machine.load(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
     journal.phase("loaded");
@@ -35,7 +35,13 @@ pub fn run(config: VmConfig, observer: Arc<dyn Observer>, cancel: &EventFd) -> R
     let memory_beyond = resident_beyond_shared();
     journal.phase("end");
     let (phases, exit, setup_failed) = journal.close();
-    let stats =
-        VmStats { exits: remains.exits.by_name(), console_bytes: remains.console_bytes, guest_memory: config.memory, memory_beyond };
+    let stats = VmStats {
+        exits: remains.exits.by_name(),
+        console_bytes: remains.console_bytes,
+        guest_memory: config.memory,
+        memory_beyond,
+        stacks: code.stats(),
+        watch: remains.watch,
+    };
     Ok(Outcome { end: remains.end, coherence, exit, setup_failed, phases, stats })
 }

@@ -1,5 +1,6 @@
 //! Puts the agent and the devices under test on the bus, and ties both to the coherence core.
 
+use crate::code::GuestCode;
 use crate::config::VmConfig;
 use crate::end::End;
 use crate::error::VmmError;
@@ -9,8 +10,9 @@ use crate::machine::{Chassis, Foundation};
 use crate::observer::Observer;
 use crate::pci::agent::{self, AgentSink};
 use crate::pci::{Curtain, PciRoot, Watcher};
+use crate::watch::Watch;
 use dmavet_agent::{Agent, AgentEvent};
-use dmavet_coherence::{Bdf, Coherence, Frame, Requester, SiteId};
+use dmavet_coherence::{Bdf, Coherence, Requester, SiteId};
 use dmavet_devices::bus::{DeviceContext, DeviceMemory, MsiMessage, MsiSink};
 use dmavet_devices::pci::host_bridge;
 use std::collections::HashMap;
@@ -20,18 +22,34 @@ const HOST_BRIDGE: Bdf = Bdf::new(0, 0, 0);
 const AGENT: Bdf = Bdf::new(0, 1, 0);
 const FIRST_DEVICE: u8 = 2;
 
+/// What makes a machine a test bench.
+#[derive(Debug)]
+pub struct Wired {
+    /// The bus.
+    pub pci: PciRoot,
+    /// The core the devices see memory through.
+    pub coherence: Coherence,
+    /// The CPU watch, if it is on.
+    pub watch: Option<Arc<Watch>>,
+    /// What is known of the guest's code.
+    pub code: Arc<GuestCode>,
+}
+
 /// Builds the bus of `config` for `chassis`, and the coherence core its devices see memory through.
 ///
 /// # Errors
 /// When the core refuses its settings.
-pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<(PciRoot, Coherence), VmmError> {
+pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<Wired, VmmError> {
     let Foundation { router, end, activity, journal } = chassis.foundation.clone();
     let mut settings = config.coherence.clone();
+    settings.watch = config.watch.policy;
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
     let coherence = Coherence::new(settings, chassis.memory()).map_err(VmmError::Coherence)?;
+    let code = Arc::new(GuestCode::new(config.kernel.clone(), config.modules.clone()));
+    let watch = chassis.watch(config.watch, &coherence, code.clone())?;
     let curtain = Arc::new(Curtain::default());
-    let sink = Events { observer, journal, end, curtain: curtain.clone(), activity };
+    let sink = Events { observer, journal, end, curtain: curtain.clone(), activity, watch: watch.clone(), code: code.clone() };
     let mut pci = PciRoot::default();
     pci.add(HOST_BRIDGE, Box::new(host_bridge()), None, None);
     let agent = Agent::new(coherence.clone(), chassis.memory());
@@ -44,17 +62,25 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
         let memory = DeviceMemory { poll: view.polling(), used: view };
         let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
         let context = DeviceContext { memory, msi };
-        let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, sites: Mutex::default() });
+        let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, code: code.clone(), sites: Mutex::default() });
         pci.add(bdf, dmavet_devices::build(spec, context), Some(curtain.clone()), Some(watcher));
     }
-    Ok((pci, coherence))
+    Ok(Wired { pci, coherence, watch, code })
+}
+
+/// Sites of register writes by address, good for one generation of the guest's code.
+#[derive(Debug, Default)]
+struct KnownSites {
+    generation: u32,
+    sites: HashMap<u64, SiteId>,
 }
 
 /// Ties what the bus sees of a device under test to the coherence core.
 struct Tie {
     coherence: Coherence,
     requester: Requester,
-    sites: Mutex<HashMap<u64, SiteId>>,
+    code: Arc<GuestCode>,
+    sites: Mutex<KnownSites>,
 }
 
 impl Tie {
@@ -66,13 +92,17 @@ impl Tie {
         if rip == 0 {
             return SiteId::default();
         }
-        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(site) = sites.get(&rip) {
+        let mut known = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.code.generation();
+        if known.generation != generation {
+            *known = KnownSites { generation, sites: HashMap::new() };
+        }
+        if let Some(site) = known.sites.get(&rip) {
             return *site;
         }
-        let site = self.coherence.intern_site(vec![Frame::new(rip, String::new())]);
-        if sites.len() < Self::MAX_SITES {
-            sites.insert(rip, site);
+        let site = self.coherence.intern_site(vec![self.code.frame_behind(rip)]);
+        if known.sites.len() < Self::MAX_SITES {
+            known.sites.insert(rip, site);
         }
         site
     }
@@ -117,12 +147,18 @@ struct Events {
     end: Arc<crate::end::EndCell>,
     curtain: Arc<Curtain>,
     activity: Arc<crate::board::Activity>,
+    watch: Option<Arc<Watch>>,
+    code: Arc<GuestCode>,
 }
 
 impl AgentSink for Events {
     fn event(&mut self, event: AgentEvent) {
         self.activity.note();
         self.observer.agent(&event);
+        self.code.agent(&event);
+        if let (Some(watch), AgentEvent::Hello { .. }) = (&self.watch, &event) {
+            watch.hello();
+        }
         match event {
             AgentEvent::Hello { .. } => {
                 self.journal.hello();

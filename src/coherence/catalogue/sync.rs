@@ -188,7 +188,7 @@ pub(super) const RULES: &[Rule] = &[
         rule: "A buffer that is used again is handed over every time, not only the first.",
         source: HOWTO,
         example: "/* mapped once at open */\nmemcpy(tx->buf, data, len);\nkick(tx);\t/* right the first time, stale from the second on */",
-        fix: "Call dma_sync_single_for_device() before every transfer of a buffer that stays mapped.",
+        fix: "Call dma_sync_single_for_device() before every transfer of a buffer that stays mapped, and dma_sync_single_for_cpu() before every look at it.",
         checked: true,
     },
     Rule {

@@ -327,15 +327,15 @@ impl Copies {
         }
     }
 
-    /// How far behind the last byte the device wrote a read at `byte` begins, when the device did not write it in the transfer.
-    pub(crate) fn unwritten_at(&self, page: u64, byte: usize) -> Option<usize> {
+    /// The first byte of `start..end` that the device did not write in the transfer, nor any of the `tolerated` bytes before it.
+    pub(crate) fn unwritten_in(&self, page: u64, start: usize, end: usize, tolerated: usize) -> Option<usize> {
         let record = self.slot(page).and_then(|slot| self.pages.get(slot as usize))?;
         let unwritten = record.watch.unwritten.as_ref()?;
-        if !unwritten.get(byte) {
-            return None;
-        }
-        let run = (0..byte).rev().take_while(|at| unwritten.get(*at)).count();
-        Some(run)
+        let mut run = (0..start).rev().take(tolerated).take_while(|at| unwritten.get(*at)).count();
+        (start..end).find(|at| {
+            run = if unwritten.get(*at) { run + 1 } else { 0 };
+            run > tolerated
+        })
     }
 
     /// Ends the only mapping of a watched page without a hand-over, and keeps the page: the bytes the device wrote are compared with

@@ -112,8 +112,12 @@ impl Engine {
         if rearmed {
             self.hold_rearmed(device, access);
         }
-        if wish.write && access.two_copies && self.cpu.watches() {
-            self.device_writes(access);
+        if wish.write && self.cpu.watches() {
+            if access.two_copies {
+                self.device_writes(access);
+            } else {
+                self.forget_fetches(access.mapping, access.range);
+            }
         }
         self.judge(device, access, wish);
         Ok(access)

@@ -146,11 +146,9 @@ impl Engine {
                 }
                 return false;
             }
-            if let Some(behind) = self.copies.unwritten_at(page, start) {
-                let verdict = rules::cpu::short_transfer(mapping, behind, chunk.range(start, end));
-                if let Some(verdict) = verdict
-                    && self.counts(touched.mapping, scene)
-                {
+            if let Some(first) = self.copies.unwritten_in(page, start, end, rules::cpu::PAST_THE_END) {
+                let verdict = rules::cpu::short_transfer(mapping, chunk.range(first, end));
+                if self.counts(touched.mapping, scene) {
                     let site = self.site_of(scene);
                     self.report(Some(device), Some(touched.mapping), site, "CPU read", verdict.access(info), None);
                 }
@@ -212,7 +210,7 @@ impl Engine {
         }
         if to_device {
             // Legal when a for_device follows; what the device makes of it otherwise is told by content.
-            let site = self.sites.intern(vec![Frame::new(scene.op.rip, String::new())]);
+            let site = self.sites.intern(vec![Frame::at(scene.op.rip, String::new())]);
             self.remember_event(id, seq, Event::CpuWrite, bytes, site);
             return false;
         }

@@ -100,7 +100,15 @@ impl Engine {
         true
     }
 
-    /// Remembers a fetch, and reports one that was made before by the same call of the same function.
+    /// The device wrote: who fetches the bytes again after that wants to know the news.
+    pub(super) fn forget_fetches(&mut self, id: u32, range: ByteRange) {
+        if !self.cpu.solo.fetches.is_empty() {
+            self.cpu.solo.fetches.retain(|(mapping, word), _| *mapping != id || word * 8 >= range.end || word * 8 + 8 <= range.start);
+        }
+    }
+
+    /// Remembers a fetch, and reports one that was made before by the same call of the same function. A fetch at a lower address of
+    /// the function is the next call's, or the next lap's of a loop.
     fn fetch(
         &mut self,
         device: u32,
@@ -125,7 +133,7 @@ impl Engine {
         for word in words {
             let before = self.cpu.solo.fetches.insert((id, word), fetch.clone());
             twice |= before
-                .is_some_and(|b| b.rip != fetch.rip && (b.cpu, &b.function, &b.callers) == (fetch.cpu, &fetch.function, &fetch.callers));
+                .is_some_and(|b| b.rip < fetch.rip && (b.cpu, &b.function, &b.callers) == (fetch.cpu, &fetch.function, &fetch.callers));
         }
         if twice && let Some(mapping) = self.mappings.get(id) {
             let info = scene.info(access);

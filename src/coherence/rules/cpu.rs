@@ -87,12 +87,13 @@ pub(crate) fn freed_while_mapped(mapping: &Mapping, function: &str, bytes: ByteR
     Verdict::new(Code::DV117, message).severity(severity).range(bytes)
 }
 
-/// DV218: bytes behind what the device wrote were read. A copy by words may run seven bytes past the end.
-pub(crate) fn short_transfer(mapping: &Mapping, behind: usize, bytes: ByteRange) -> Option<Verdict> {
-    const WORD: usize = 7;
+/// Bytes past the end of a transfer that may be read: copies go by words.
+pub(crate) const PAST_THE_END: usize = 7;
+
+/// DV218: the CPU read what the device did not write.
+pub(crate) fn short_transfer(mapping: &Mapping, bytes: ByteRange) -> Verdict {
     let of = bytes_of(bytes, mapping.size);
-    (behind > WORD)
-        .then(|| Verdict::new(Code::DV218, format!("The CPU read {of} that the device did not write in this transfer.")).range(bytes))
+    Verdict::new(Code::DV218, format!("The CPU read {of} that the device did not write in this transfer.")).range(bytes)
 }
 
 /// DV303: a field beside a buffer was written while the device owned the line they share.

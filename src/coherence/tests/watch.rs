@@ -427,6 +427,20 @@ fn coherent_memory_fetched_twice_is_a_note_on_request() {
 }
 
 #[test]
+fn news_and_the_next_call_are_no_second_fetch() {
+    let w = Watched::with(|c| c.pedantic = true);
+    let dma = w.alloc_coherent(BUF, 4096);
+    w.access(BUF, 4, None, &DRIVER, 0x7000, false);
+    w.write(dma, &[1; 4]);
+    w.access(BUF, 4, None, &DRIVER, 0x7010, false);
+    assert!(w.codes().is_empty(), "a counter that went on: {:?}", w.codes());
+    w.access(BUF, 4, None, &DRIVER, 0x7000, false);
+    assert!(w.codes().is_empty(), "the function was called again: {:?}", w.codes());
+    w.access(BUF, 4, None, &DRIVER, 0x7010, false);
+    assert_eq!(w.codes(), ["DV503n"]);
+}
+
+#[test]
 fn bytes_behind_a_short_transfer_are_a_note_on_request() {
     let w = Watched::with(|c| c.pedantic = true);
     let dma = w.map(BUF, 256, FromDevice);
@@ -437,6 +451,18 @@ fn bytes_behind_a_short_transfer_are_a_note_on_request() {
     assert!(w.codes().is_empty(), "{:?}", w.codes());
     w.load(BUF + 128, 4);
     w.for_device(dma, 256, FromDevice);
+    assert_eq!(w.codes(), ["DV218n"]);
+}
+
+#[test]
+fn a_copy_that_runs_far_behind_a_short_transfer_is_the_same() {
+    let w = Watched::with(|c| c.pedantic = true);
+    let dma = w.map(BUF, 256, FromDevice);
+    w.transfer(dma, &[1; 60]);
+    w.for_cpu(dma, 256, FromDevice);
+    w.load(BUF, 64);
+    assert!(w.codes().is_empty(), "{:?}", w.codes());
+    w.load(BUF, 256);
     assert_eq!(w.codes(), ["DV218n"]);
 }
 

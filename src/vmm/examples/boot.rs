@@ -39,6 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         devices: Vec::new(),
         timeouts: Timeouts::NONE,
         coherence: dmavet_coherence::Config::for_ram(0),
+        modules: Vec::new(),
+        watch: dmavet_vmm::WatchConfig::OFF,
     };
     let seconds = |text: &str| text.parse().map(Duration::from_secs_f64);
     let mut cancel_after = None;

@@ -21,23 +21,17 @@ struct Ran {
     text: String,
 }
 
-/// A machine to run `code` on, or nothing where there is no KVM at all.
-fn machine(pci: PciRoot, code: &[u8], entry: Entry) -> Option<(Machine, Arc<Recorder>)> {
+/// A machine to run `code` on.
+fn machine(pci: PciRoot, code: &[u8], entry: Entry) -> (Machine, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let journal = Arc::new(Journal::new(recorder.clone()));
-    let chassis = match Chassis::new(GuestRam::MIN, 1, journal) {
-        Err(VmmError::Kvm(error @ (KvmError::NoDevice | KvmError::NoPermission))) => {
-            eprintln!("skipped: {error}");
-            return None;
-        }
-        chassis => chassis.unwrap(),
-    };
+    let chassis = Chassis::new(GuestRam::MIN, 1, Pages::Any, journal).unwrap_or_else(|error| panic!("this test needs a KVM: {error}"));
     let memory = chassis.memory();
     boot::write_long_mode(&memory).unwrap();
     memory.write_slice(code, GuestAddress(CODE)).unwrap();
-    let machine = chassis.assemble(pci, recorder.clone()).unwrap();
+    let machine = chassis.assemble(pci, None, recorder.clone()).unwrap();
     machine.set_entry(entry).unwrap();
-    Some((machine, recorder))
+    (machine, recorder)
 }
 
 fn never() -> EventFd {
@@ -48,14 +42,14 @@ fn limit(seconds: u64) -> Timeouts {
     Timeouts { total: Some(Duration::from_secs(seconds)), ..Timeouts::NONE }
 }
 
-fn run_with(pci: PciRoot, code: &[u8], entry: Entry, timeouts: Timeouts, cancel: &EventFd) -> Option<Ran> {
-    let (machine, recorder) = machine(pci, code, entry)?;
+fn run_with(pci: PciRoot, code: &[u8], entry: Entry, timeouts: Timeouts, cancel: &EventFd) -> Ran {
+    let (machine, recorder) = machine(pci, code, entry);
     let remains = machine.run(Watchdog::new(timeouts), cancel).unwrap();
-    Some(Ran { remains, text: recorder.text() })
+    Ran { remains, text: recorder.text() }
 }
 
 /// Runs 16-bit code at 0x10000.
-fn real(code: &[u8]) -> Option<Ran> {
+fn real(code: &[u8]) -> Ran {
     run_with(PciRoot::default(), code, Entry::Real { rip: 0 }, limit(30), &never())
 }
 
@@ -73,7 +67,7 @@ fn a_guest_prints_and_switches_itself_off() {
     let mut code: Vec<u8> = b"hi\n".iter().flat_map(|byte| out16(COM1, *byte)).collect();
     code.extend(out16(POWER_PORTS, POWER_OFF));
     code.extend(SPIN);
-    let Some(ran) = real(&code) else { return };
+    let ran = real(&code);
     assert_eq!(ran.remains.end, End::PowerOff);
     assert_eq!(ran.text, "hi\n");
     assert_eq!(ran.remains.console_bytes, 3);
@@ -88,7 +82,7 @@ fn a_string_instruction_is_as_many_items_as_it_counts() {
     code.extend(SPIN);
     code.resize(0x40, 0);
     code.extend(b"rep!\n");
-    let Some(ran) = real(&code) else { return };
+    let ran = real(&code);
     assert_eq!((ran.remains.end, ran.text.as_str()), (End::PowerOff, "rep!\n"));
 }
 
@@ -99,7 +93,7 @@ fn each_way_to_reset_has_its_name() {
     {
         let mut code = out16(port, value);
         code.extend(SPIN);
-        let Some(ran) = real(&code) else { return };
+        let ran = real(&code);
         assert_eq!(ran.remains.end, End::Reset(by));
     }
 }
@@ -108,7 +102,7 @@ fn each_way_to_reset_has_its_name() {
 fn a_jump_to_the_reset_vector_resets() {
     // jmp ffff:0000, where `load` would have put the code
     let code = [0xea, 0x00, 0x00, 0xff, 0xff];
-    let Some((machine, _)) = machine(PciRoot::default(), &code, Entry::Real { rip: 0 }) else { return };
+    let (machine, _) = machine(PciRoot::default(), &code, Entry::Real { rip: 0 });
     boot::write_reset_vector(&machine.ram.host()).unwrap();
     let remains = machine.run(Watchdog::new(limit(30)), &never()).unwrap();
     assert_eq!(remains.end, End::Reset(ResetBy::Acpi));
@@ -118,7 +112,7 @@ fn a_jump_to_the_reset_vector_resets() {
 fn a_triple_fault_is_told_from_a_reset() {
     // ud2, with an interrupt table of nothing but zeros
     let code = [0x0f, 0x0b, 0xeb, 0xfe];
-    let Some(ran) = run_with(PciRoot::default(), &code, Entry::Linux64 { rip: CODE }, limit(5), &never()) else { return };
+    let ran = run_with(PciRoot::default(), &code, Entry::Linux64 { rip: CODE }, limit(5), &never());
     assert!(matches!(ran.remains.end, End::TripleFault { cpu: 0, .. }), "{:?}", ran.remains.end);
 }
 
@@ -133,13 +127,13 @@ fn a_guest_that_spins_is_stopped_by_each_limit_and_by_cancelling() {
     ];
     for (timeouts, end) in cases {
         let start = Instant::now();
-        let Some(ran) = spin(timeouts, &never()) else { return };
+        let ran = spin(timeouts, &never());
         assert_eq!(ran.remains.end, end);
         assert!(start.elapsed() >= short);
     }
     let cancel = never();
     cancel.write(1).unwrap();
-    let ran = spin(limit(30), &cancel).unwrap();
+    let ran = spin(limit(30), &cancel);
     assert_eq!(ran.remains.end, End::Cancelled);
     assert_eq!(cancel.read().unwrap(), 1, "the caller's eventfd is left as it was");
 }
@@ -198,7 +192,7 @@ fn device_memory_is_reached_through_ecam_and_bars() {
         0xee,      // out dx, al
         0xeb, 0xfe, // jmp $
     ];
-    let Some(ran) = run_with(pci, &code, Entry::Linux64 { rip: CODE }, limit(30), &never()) else { return };
+    let ran = run_with(pci, &code, Entry::Linux64 { rip: CODE }, limit(30), &never());
     assert_eq!(ran.remains.end, End::PowerOff);
     assert_eq!(ran.text, "mw");
     let log = log.lock().unwrap();
@@ -210,9 +204,9 @@ fn device_memory_is_reached_through_ecam_and_bars() {
 fn two_cpus_stop_together() {
     let recorder = Arc::new(Recorder::default());
     let journal = Arc::new(Journal::new(recorder.clone()));
-    let Ok(chassis) = Chassis::new(GuestRam::MIN, 2, journal) else { return };
+    let chassis = Chassis::new(GuestRam::MIN, 2, Pages::Any, journal).unwrap_or_else(|error| panic!("this test needs a KVM: {error}"));
     chassis.memory().write_slice(&SPIN, GuestAddress(CODE)).unwrap();
-    let machine = chassis.assemble(PciRoot::default(), recorder).unwrap();
+    let machine = chassis.assemble(PciRoot::default(), None, recorder).unwrap();
     machine.set_entry(Entry::Real { rip: 0 }).unwrap();
     let cancel = never();
     let other = cancel.try_clone().unwrap();

@@ -24,17 +24,16 @@ const PARAVIRT_HIDDEN: u32 = 1 << 4 // ASYNC_PF
 pub struct Host {
     /// KVM_CAP_TSC_DEADLINE_TIMER: not part of KVM_GET_SUPPORTED_CPUID.
     pub tsc_deadline: bool,
-    /// KVM sees the guest's XSETBV, see [`intercepts_xsetbv`].
+    /// KVM sees the guest's XSETBV, see [`intercepts_xsetbv`](crate::host::intercepts_xsetbv).
     pub xsave: bool,
 }
 
-/// Whether the machine below KVM lets it see the guest's XSETBV. QEMU's software emulation of SVM does not (7.2): KVM goes on with the
-/// old XCR0, and the guest kernel finds its XSAVE area larger than CPUID says, prints a screenful of warnings and gives XSAVE up.
-pub fn intercepts_xsetbv() -> bool {
+/// Whether the hypervisor below is QEMU's software emulation, whose virtualization is not always complete.
+pub fn below_software_emulation() -> bool {
     const HYPERVISOR: u32 = 1 << 31;
     let below = __cpuid(1).ecx & HYPERVISOR != 0;
     let leaf = __cpuid(0x4000_0000);
-    !below || [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat() != b"TCGTCGTCGTCG"
+    below && [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat() == b"TCGTCGTCGTCG"
 }
 
 /// Turns the supported CPUID into that of CPU `index` of `cpus`.

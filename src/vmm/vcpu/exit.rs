@@ -2,8 +2,55 @@
 
 #![expect(unsafe_code, reason = "the kvm_run page is a C union shared with the kernel")]
 
-use kvm_bindings::{KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MMIO};
-use kvm_ioctls::VcpuFd;
+use kvm_bindings::{KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MMIO, KVM_INTERNAL_ERROR_EMULATION};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+/// Why `KVM_RUN` came back, without the borrow of the vCPU that [`VcpuExit`] carries.
+#[derive(Debug)]
+pub enum Reason {
+    /// A port or memory access: see [`access`].
+    Device,
+    /// A kick or another signal.
+    Interrupted,
+    /// Triple fault.
+    Shutdown,
+    /// KVM cannot reach a page of RAM through the guest mapping.
+    Fault,
+    /// KVM's instruction emulator does not know an instruction, or could not make its access: the details.
+    Emulation(String),
+    /// A single step is over.
+    Debug {
+        /// What DR6 would say.
+        dr6: u64,
+    },
+    /// Anything else, in words.
+    Failed(String),
+}
+
+/// Runs the vCPU until it comes out of the guest.
+pub fn run(fd: &mut VcpuFd) -> Reason {
+    match fd.run() {
+        Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..) | VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) => return Reason::Device,
+        Ok(VcpuExit::Intr) => return Reason::Interrupted,
+        Ok(VcpuExit::Shutdown) => return Reason::Shutdown,
+        Ok(VcpuExit::Debug(debug)) => return Reason::Debug { dr6: debug.dr6 },
+        // What newer kernels add to EFAULT says no more than the instruction does.
+        Ok(VcpuExit::MemoryFault { .. }) => return Reason::Fault,
+        // Its details are in the run page, which is only free once this borrow ends.
+        Ok(VcpuExit::InternalError) => {}
+        Ok(VcpuExit::FailEntry(reason, cpu)) => {
+            return Reason::Failed(format!("the hardware refused to enter the guest: reason {reason:#x} on host CPU {cpu}"));
+        }
+        Ok(other) => return Reason::Failed(format!("unexpected KVM exit {other:?}")),
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return Reason::Interrupted,
+        Err(error) if error.errno() == libc::EFAULT => return Reason::Fault,
+        Err(error) => return Reason::Failed(format!("KVM_RUN: {error}")),
+    }
+    match internal_error(fd) {
+        (KVM_INTERNAL_ERROR_EMULATION, data) => Reason::Emulation(format!("KVM could not emulate an instruction, data {data:x?}")),
+        (other, data) => Reason::Failed(format!("KVM internal error {other}, data {data:x?}")),
+    }
+}
 
 /// An exit that a device of the VM answers.
 #[derive(Debug)]
@@ -61,7 +108,7 @@ pub fn access(fd: &mut VcpuFd, page: usize) -> Option<Access<'_>> {
 }
 
 /// Suberror and data words of a `KVM_EXIT_INTERNAL_ERROR`, for the message.
-pub fn internal_error(fd: &mut VcpuFd) -> (u32, Vec<u64>) {
+fn internal_error(fd: &mut VcpuFd) -> (u32, Vec<u64>) {
     let run = fd.get_kvm_run();
     // SAFETY: only called after an exit with that reason, which makes `internal` the live member.
     let internal = unsafe { run.__bindgen_anon_1.internal };

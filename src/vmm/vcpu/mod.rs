@@ -1,17 +1,20 @@
 //! One virtual CPU and its run loop.
 
 pub mod cpuid;
-mod exit;
+pub mod exit;
 pub mod kick;
 pub mod state;
+pub mod vectors;
 
 use crate::board::Board;
 use crate::end::End;
 use crate::kvm::KvmError;
-use exit::Access;
-use kvm_bindings::{CpuId, KVM_SYNC_X86_REGS};
-use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
+use crate::watch::{After, Cause, Trapper, Watch, WatchStats};
+use exit::{Access, Reason};
+use kvm_bindings::{CpuId, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How often a vCPU left `KVM_RUN`, by reason.
@@ -27,6 +30,8 @@ pub struct Exits {
     pub mmio_write: u64,
     /// Kicks and other signals.
     pub interrupted: u64,
+    /// Accesses to guarded pages.
+    pub trapped: u64,
 }
 
 impl Exits {
@@ -37,6 +42,7 @@ impl Exits {
         self.mmio_read += other.mmio_read;
         self.mmio_write += other.mmio_write;
         self.interrupted += other.interrupted;
+        self.trapped += other.trapped;
     }
 
     /// The counts under their names.
@@ -47,16 +53,20 @@ impl Exits {
             ("mmio-write", self.mmio_write),
             ("port-in", self.port_in),
             ("port-out", self.port_out),
+            ("trapped", self.trapped),
         ])
     }
 }
 
-/// Why `KVM_RUN` came back, without the borrow of the vCPU that [`VcpuExit`] carries.
-enum Reason {
-    Device,
-    Interrupted,
-    Shutdown,
-    Failed(String),
+/// Whether this KVM leaves all these sets of registers (`KVM_SYNC_X86_*`) in the run page at every exit.
+fn leaves(kvm: &Kvm, sets: u32) -> bool {
+    u32::try_from(kvm.check_extension_int(Cap::SyncRegs)).is_ok_and(|bits| bits & sets == sets)
+}
+
+/// Whether this KVM leaves everything the [watch](crate::watch) wants to know in the run page. In a nested machine the system calls that ask
+/// for it take longer than all the rest of a trap.
+pub fn leaves_all(kvm: &Kvm) -> bool {
+    leaves(kvm, KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 }
 
 /// A virtual CPU, not yet running.
@@ -67,6 +77,7 @@ pub struct Vcpu {
     page: usize,
     sync_regs: bool,
     exits: Exits,
+    trapper: Option<Trapper>,
 }
 
 impl Vcpu {
@@ -81,11 +92,11 @@ impl Vcpu {
         state::set_msrs(&fd)?;
         state::set_lints(&fd)?;
         // With this KVM leaves the registers in the shared page at every exit: the address of a device access costs no system call.
-        let sync_regs = u32::try_from(kvm.check_extension_int(Cap::SyncRegs)).is_ok_and(|bits| bits & KVM_SYNC_X86_REGS != 0);
+        let sync_regs = leaves(kvm, KVM_SYNC_X86_REGS);
         if sync_regs {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        Ok(Self { fd, index, page, sync_regs, exits: Exits::default() })
+        Ok(Self { fd, index, page, sync_regs, exits: Exits::default(), trapper: None })
     }
 
     /// The descriptor, for setting the boot CPU's registers.
@@ -93,52 +104,84 @@ impl Vcpu {
         &self.fd
     }
 
-    /// Runs the guest until `stop` is set and the thread is kicked, or until the run ends for a reason this CPU finds. Must be
-    /// called on a thread of its own.
-    pub fn run(mut self, board: &Board, stop: &AtomicBool) -> Exits {
-        // Dropped before `self.fd` goes, on this thread, as `Kickable` asks.
-        let kickable = kick::Kickable::new(&mut self.fd);
-        while !stop.load(Ordering::Acquire) {
-            match self.enter() {
-                Reason::Device => self.access(board),
-                Reason::Interrupted => {
-                    self.exits.interrupted += 1;
-                    self.fd.set_kvm_immediate_exit(0);
-                }
-                Reason::Shutdown => {
-                    board.end.set(End::TripleFault { cpu: self.index, rip: self.rip() });
-                    break;
-                }
-                Reason::Failed(text) => {
-                    let text = format!("CPU {} at {:#x}: {text}", self.index, self.rip());
-                    board.end.internal(text);
-                    break;
-                }
-            }
+    /// Lets `watch` see this CPU's accesses. Before it runs.
+    pub fn attach(&mut self, watch: Arc<Watch>) {
+        if watch.is_synced() {
+            self.fd.set_sync_valid_reg(SyncReg::SystemRegister);
+            self.fd.set_sync_valid_reg(SyncReg::VcpuEvents);
         }
-        drop(kickable);
-        self.exits
+        self.trapper = Some(Trapper::new(watch, usize::from(self.index)));
     }
 
-    fn enter(&mut self) -> Reason {
-        match self.fd.run() {
-            Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..) | VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) => return Reason::Device,
-            Ok(VcpuExit::Intr) => return Reason::Interrupted,
-            Ok(VcpuExit::Shutdown) => return Reason::Shutdown,
-            // Its details are in the run page, which is only free once this borrow ends.
-            Ok(VcpuExit::InternalError) => {}
-            Ok(VcpuExit::FailEntry(reason, cpu)) => {
-                return Reason::Failed(format!("the hardware refused to enter the guest: reason {reason:#x} on host CPU {cpu}"));
+    /// Runs the guest until `stop` is set and the thread is kicked, or until the run ends for a reason this CPU finds. Must be
+    /// called on a thread of its own.
+    pub fn run(mut self, board: &Board, stop: &AtomicBool) -> (Exits, WatchStats) {
+        // Dropped before `self.fd` goes, on this thread, as `Kickable` asks.
+        let kickable = kick::Kickable::new(&mut self.fd);
+        let enlisted = self.trapper.as_ref().map(Trapper::enlist);
+        while !stop.load(Ordering::Acquire) {
+            let mut reason = Some(self.enter());
+            let mut end = None;
+            while let Some(exit) = reason.take() {
+                match self.handle(board, exit) {
+                    Ok(next) => reason = next,
+                    Err(why) => end = Some(why),
+                }
             }
-            Ok(other) => return Reason::Failed(format!("unexpected KVM exit {other:?}")),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return Reason::Interrupted,
-            Err(error) => return Reason::Failed(format!("KVM_RUN: {error}")),
+            if let Some(end) = end {
+                board.end.set(end);
+                break;
+            }
         }
-        let (suberror, data) = exit::internal_error(&mut self.fd);
-        Reason::Failed(match suberror {
-            1 => format!("KVM could not emulate an instruction, data {data:x?}"),
-            other => format!("KVM internal error {other}, data {data:x?}"),
-        })
+        drop(enlisted);
+        drop(kickable);
+        (self.exits, self.trapper.map(Trapper::into_stats).unwrap_or_default())
+    }
+
+    /// Runs the guest until it comes out, when nobody has stopped the world.
+    fn enter(&mut self) -> Reason {
+        if let Some(trapper) = &mut self.trapper {
+            trapper.enter(&self.fd);
+        }
+        let reason = exit::run(&mut self.fd);
+        if let Some(trapper) = &mut self.trapper {
+            trapper.left(&reason);
+        }
+        reason
+    }
+
+    /// Deals with an exit; what is left to be done when the watch turned it into another one.
+    fn handle(&mut self, board: &Board, reason: Reason) -> Result<Option<Reason>, End> {
+        let cause = match reason {
+            Reason::Device => {
+                self.access(board);
+                return Ok(None);
+            }
+            Reason::Interrupted => {
+                self.exits.interrupted += 1;
+                self.fd.set_kvm_immediate_exit(0);
+                return Ok(None);
+            }
+            Reason::Shutdown => return Err(End::TripleFault { cpu: self.index, rip: self.rip() }),
+            Reason::Failed(text) => return Err(self.failed(&text)),
+            Reason::Debug { .. } => return Err(self.failed("a debug exit that nobody asked for")),
+            Reason::Fault => Cause::Fault,
+            Reason::Emulation(_) => Cause::Emulation,
+        };
+        let text = if let Reason::Emulation(text) = reason { text } else { "KVM cannot reach guest memory (EFAULT)".into() };
+        let Some(trapper) = &mut self.trapper else { return Err(self.failed(&text)) };
+        self.exits.trapped += 1;
+        match trapper.stop(&mut self.fd, board, cause) {
+            Ok(After::Enter) => Ok(None),
+            Ok(After::Exit(reason)) => Ok(Some(reason)),
+            Ok(After::NotOurs) => Err(self.failed(&text)),
+            Ok(After::Stuck(text)) => Err(self.failed(&text)),
+            Err(error) => Err(self.failed(&error.to_string())),
+        }
+    }
+
+    fn failed(&self, text: &str) -> End {
+        End::Internal(format!("CPU {} at {:#x}: {text}", self.index, self.rip()))
     }
 
     fn access(&mut self, board: &Board) {
@@ -155,7 +198,12 @@ impl Vcpu {
             }
             Some(Access::Mmio { gpa, write: false, data }) => {
                 self.exits.mmio_read += 1;
-                board.read_mmio(gpa, data);
+                match &mut self.trapper {
+                    Some(trapper) if board.is_ram(gpa, data.len()) => {
+                        trapper.mmio(gpa, data.len(), false, rip, &mut || board.read_mmio(gpa, data));
+                    }
+                    _ => board.read_mmio(gpa, data),
+                }
             }
             Some(Access::Mmio { gpa, write: true, data }) => {
                 self.exits.mmio_write += 1;
@@ -165,7 +213,13 @@ impl Vcpu {
                     to.copy_from_slice(from);
                 }
                 let rip = if self.sync_regs { rip } else { self.rip() };
-                board.write_mmio(gpa, copy.get(..len).unwrap_or(&[]), rip);
+                let data = copy.get(..len).unwrap_or(&[]);
+                match &mut self.trapper {
+                    Some(trapper) if board.is_ram(gpa, len) => {
+                        trapper.mmio(gpa, len, true, rip, &mut || board.write_mmio(gpa, data, rip));
+                    }
+                    _ => board.write_mmio(gpa, data, rip),
+                }
             }
             None => board.end.internal(format!("CPU {}: malformed device access in kvm_run", self.index)),
         }

@@ -15,6 +15,8 @@ fn sink() -> Events {
         end: Arc::new(EndCell::new().unwrap()),
         curtain: Arc::default(),
         activity: Arc::new(Activity::default()),
+        watch: None,
+        code: Arc::new(GuestCode::new("/nonexistent".into(), Vec::new())),
     }
 }
 
@@ -70,7 +72,12 @@ fn a_panic_and_a_failed_set_up_have_their_own_place() {
 fn a_doorbell_is_one_frame_and_an_unknown_one_is_no_site() {
     let ram = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap());
     let coherence = Coherence::new(Config::for_ram(1 << 20), ram).unwrap();
-    let tie = Tie { coherence, requester: Requester::Pci(Bdf::new(0, 2, 0)), sites: Mutex::default() };
+    let tie = Tie {
+        coherence,
+        requester: Requester::Pci(Bdf::new(0, 2, 0)),
+        code: Arc::new(GuestCode::new("/nonexistent".into(), Vec::new())),
+        sites: Mutex::default(),
+    };
     assert_eq!(tie.site(0), SiteId::default());
     let site = tie.site(0xffff_ffff_c000_1234);
     assert_ne!(site, SiteId::default());
@@ -78,5 +85,5 @@ fn a_doorbell_is_one_frame_and_an_unknown_one_is_no_site() {
     for rip in 1..5000 {
         tie.site(rip);
     }
-    assert_eq!(tie.sites.lock().unwrap().len(), Tie::MAX_SITES, "a guest cannot make this grow without bound");
+    assert_eq!(tie.sites.lock().unwrap().sites.len(), Tie::MAX_SITES, "a guest cannot make this grow without bound");
 }
