@@ -42,13 +42,27 @@ static inline void ncdma_buf_free(struct ncdma_buf *buf)
 	kfree(buf->old);
 }
 
-/* Bytes that differ, each of them, from those of the generation before. */
+/*
+ * Bytes that differ, each of them, from those of the generation before. Written
+ * by words: each access to a page the device has a part of costs time.
+ */
 static inline void ncdma_pattern(u8 *data, size_t offset, size_t len, unsigned int generation)
 {
-	size_t i;
+	size_t end = offset + len, i;
+	u8 word[8];
 
-	for (i = offset; i < offset + len; i++)
-		*data++ = i + (i >> 8) + generation * 37 + 1;
+	while (offset < end) {
+		for (i = 0; i < sizeof(word); i++)
+			word[i] = offset + i + ((offset + i) >> 8) + generation * 37 + 1;
+		if (end - offset >= sizeof(word)) {
+			memcpy(data, word, sizeof(word));
+			offset += sizeof(word);
+			data += sizeof(word);
+		} else {
+			memcpy(data, word, end - offset);
+			offset = end;
+		}
+	}
 }
 
 /* Write new contents to a part of a buffer the CPU owns. */

@@ -1,8 +1,10 @@
 //! What a variant of the reference driver is expected to give: the header lines of its patch.
 //!
 //! ```text
-//! Expect: CODE SITE FILE "text of the source line"     an error or warning; SITE is offence, map or handover
-//! Expect-note: ...                                     a note; shown because the workload fails
+//! Expect: CODE SITE FILE "text of the source line"     an error or warning; SITE is offence, consequence, map or handover
+//! Expect: nothing                                      legal: not even a note
+//! Expect-note: ...                                     a note
+//! Arguments: --watch all                               what the run needs besides
 //! Workload: ok | fails                                 does the self-test itself notice?
 //! ```
 
@@ -23,10 +25,19 @@ pub struct Variant {
     pub alarms: Vec<Expect>,
     pub notes: Vec<Expect>,
     pub workload_fails: bool,
+    /// It breaks no rule: not even a note is right.
+    pub legal: bool,
+    /// Arguments of `dmavet run` besides the module.
+    pub arguments: String,
     sources: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Variant {
+    /// The line of a batch that runs it.
+    pub fn command(&self) -> String {
+        format!("--module ref:ncdma/{} {}", self.name, self.arguments)
+    }
+
     /// Number of the one line of `expect`'s file, patched, that holds its text.
     pub fn line(&self, expect: &Expect) -> u64 {
         let source = self.sources.get(Path::new(&expect.file)).unwrap_or_else(|| panic!("{}: no {}", self.name, expect.file));
@@ -61,20 +72,32 @@ fn parse(name: &str, patch: &[u8], mut sources: BTreeMap<PathBuf, Vec<u8>>) -> V
     let lines = |key: &str| -> Vec<String> {
         header.lines().filter_map(|l| Some(l.strip_prefix(key)?.strip_prefix(": ")?.trim().to_owned())).collect()
     };
-    let expects = |key: &str| lines(key).iter().map(|l| expect(name, l)).collect();
+    let expects = |key: &str| lines(key).iter().filter(|l| *l != "nothing").map(|l| expect(name, l)).collect();
+    let alarms: Vec<Expect> = expects("Expect");
+    let legal = lines("Expect") == ["nothing"];
+    assert_eq!(legal, name.starts_with("legal-"), "{name}: variants that are legal, and only those, are called legal-*");
+    assert!(alarms.is_empty() || !lines("Expect").iter().any(|l| l == "nothing"), "{name}: nothing and something");
     let workload_fails = match lines("Workload").as_slice() {
         [one] if one == "fails" => true,
         [one] if one == "ok" => false,
         other => panic!("{name}: Workload: {other:?}"),
     };
-    Variant { name: name.into(), alarms: expects("Expect"), notes: expects("Expect-note"), workload_fails, sources }
+    Variant {
+        name: name.into(),
+        alarms,
+        notes: expects("Expect-note"),
+        workload_fails,
+        legal,
+        arguments: lines("Arguments").join(" "),
+        sources,
+    }
 }
 
 fn expect(name: &str, line: &str) -> Expect {
     let mut words = line.splitn(4, ' ').map(str::to_owned);
     let mut next = || words.next().unwrap_or_else(|| panic!("{name}: {line:?} lacks a word"));
     let (code, site, file, text) = (next(), next(), next(), next());
-    assert!(["offence", "map", "handover"].contains(&site.as_str()), "{name}: {line:?}");
+    assert!(["offence", "consequence", "map", "handover"].contains(&site.as_str()), "{name}: {line:?}");
     let text = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or_else(|| panic!("{name}: {line:?} lacks quotes"));
     Expect { code, site, file, text: text.into() }
 }

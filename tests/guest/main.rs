@@ -1,7 +1,11 @@
 //! Whole command lines and real guests: a stock kernel, the reference driver, and everything that can go wrong.
 
+mod conformance;
 mod expect;
 mod machines;
 mod mistakes;
+mod stacks;
+mod stress;
 mod tool;
 mod variants;
+mod watch;
