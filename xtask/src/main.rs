@@ -69,6 +69,8 @@ fn test(rest: &[String]) -> Result<(), String> {
     packages::ensure()?;
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))?;
+    let model = ["test", "--locked", "--package", "dmavet-vmm", "--lib", "--features", "shuttle", "watch::model"];
+    step("model of the CPU watch's locks", cargo().args(model))?;
     step("tests", cargo().args(["test", "--workspace", "--locked"]).args(rest))
 }
 
