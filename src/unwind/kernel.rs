@@ -31,7 +31,7 @@ pub enum ImageError {
     Symbols,
 }
 
-/// Symbols that bound the code an interrupt enters by (include/asm-generic/sections.h).
+/// Symbols that bound the code an interrupt or exception enters by (include/asm-generic/sections.h).
 const ENTRY_TEXT: [(&str, &str); 2] =
     [("__irqentry_text_start", "__irqentry_text_end"), ("__softirqentry_text_start", "__softirqentry_text_end")];
 

@@ -81,7 +81,8 @@ struct Walker<'a> {
 
 impl CodeMap {
     /// The call stack of a CPU stopped with `registers`, innermost frame first, at most `max` frames. The first one is always the
-    /// instruction itself. Frames outside of an interrupt's entry are left out: they belong to whatever was interrupted.
+    /// instruction itself. Frames outside of the entry of an interrupt or
+    /// exception are left out, as in what the guest tells (filter_irq_stacks() in the kernel): they belong to whatever was interrupted.
     ///
     /// `read` is called a few times for each frame, for stack and code.
     pub fn unwind(&self, registers: &Registers, read: &mut dyn FnMut(u64, &mut [u8]) -> bool, max: usize) -> Vec<Frame> {

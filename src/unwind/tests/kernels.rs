@@ -96,6 +96,49 @@ fn check_kernel(name: &str, fewest: u32) {
     assert!(unwound + 5 >= exports.len(), "{unwound} of {} exports can be unwound", exports.len());
 }
 
+/// The address behind the call of `callee` in the function at `start`.
+fn behind_call(vmlinux: &[u8], start: u64, callee: u64) -> u64 {
+    let file = object::File::parse(vmlinux).unwrap();
+    let text = file.section_by_name(".text").unwrap();
+    let code = text.data_range(start, 256).unwrap().unwrap();
+    let calls = (0..code.len() - 5).filter(|at| code[*at] == 0xe8).map(|at| {
+        let behind = start + at as u64 + 5;
+        (behind, behind.wrapping_add_signed(i32::from_le_bytes(code[at + 1..at + 5].try_into().unwrap()).into()))
+    });
+    calls.into_iter().find(|(_, target)| *target == callee).unwrap_or_else(|| panic!("no call of {callee:#x} from {start:#x}")).0
+}
+
+/// A stack ends where an interrupt or exception entered the kernel, as it does in what the guest tells (filter_irq_stacks() in the
+/// kernel); one that a system call entered ends at user mode.
+fn check_entries(name: &str) {
+    let bench = Bench::new(name);
+    let image = bench.image();
+    let vmlinux = std::fs::read(&bench.files.vmlinux).unwrap();
+    let address = |name: &str| image.address(name).unwrap_or_else(|| panic!("no {name}"));
+    let entries = [
+        ("asm_exc_page_fault", "exc_page_fault"),
+        ("asm_common_interrupt", "common_interrupt"),
+        ("asm_sysvec_apic_timer_interrupt", "sysvec_apic_timer_interrupt"),
+        ("entry_SYSCALL_64", "do_syscall_64"),
+    ];
+    let entries = entries.map(|(entry, handler)| (address(handler), behind_call(&vmlinux, address(entry), address(handler))));
+    let interrupted = address("kfree");
+    let map = CodeMap::new(Some(image), []);
+    for ((handler, entry), user) in entries.into_iter().zip([false, false, false, true]) {
+        // The return address, and struct pt_regs with RIP at 128, CS at 136 and RSP at 152.
+        let (rip, cs) = if user { (0x40_1000, 0x33) } else { (interrupted, 0x10) };
+        let words = [(0, entry), (8 + 128, rip), (8 + 136, cs), (8 + 152, STACK + 0x400)];
+        let mut read = |at: u64, data: &mut [u8]| {
+            let word = words.iter().find(|(offset, _)| STACK + offset == at).map_or(0, |(_, word)| *word);
+            data.copy_from_slice(&word.to_le_bytes()[..data.len()]);
+            (STACK..STACK + 0x1000).contains(&at)
+        };
+        let registers = Registers { rip: handler, rsp: STACK, ..Registers::default() };
+        let expected = [Frame { address: handler, exact: true, reliable: true }, Frame { address: entry, exact: false, reliable: true }];
+        assert_eq!(map.unwind(&registers, &mut read, 24), expected, "{name}: {:?}", map.name(handler));
+    }
+}
+
 fn check_module(name: &str) {
     let bench = Bench::new(name);
     let image = bench.image();
@@ -126,17 +169,20 @@ fn check_module(name: &str) {
 #[test]
 fn kernel_6_1() {
     check_kernel("debian:6.1", 80_000);
+    check_entries("debian:6.1");
     check_module("debian:6.1");
 }
 
 #[test]
 fn kernel_6_12() {
     check_kernel("debian:6.12", 100_000);
+    check_entries("debian:6.12");
     check_module("debian:6.12");
 }
 
 #[test]
 fn kernel_7_2() {
     check_kernel("debian:7.2", 100_000);
+    check_entries("debian:7.2");
     check_module("debian:7.2");
 }

@@ -86,6 +86,8 @@ pub struct Form {
     pub place: Where,
     /// It need not trap: it touches no guarded page, or faults before.
     pub quiet: bool,
+    /// Flags that do not count although the instruction defines them, as in RFLAGS.
+    pub loose: u64,
     /// It ends in an exception.
     pub faults: bool,
     /// Other pages guarded meanwhile, guest physical addresses.
@@ -125,6 +127,7 @@ impl Form {
             needs: Needs::Nothing,
             place: Where::Open,
             quiet: false,
+            loose: 0,
             faults: false,
             also: Vec::new(),
         }
@@ -171,6 +174,13 @@ impl Form {
     /// Only on a CPU that has this.
     pub fn needs(mut self, needs: Needs) -> Self {
         self.needs = needs;
+        self
+    }
+
+    /// Its arithmetic flags do not count: under software emulation with several CPUs (QEMU's atomic step) they are lost when it is
+    /// single-stepped.
+    pub fn loose_flags(mut self) -> Self {
+        self.loose = 0x8d5;
         self
     }
 
@@ -231,7 +241,7 @@ impl Form {
         if code.len() as u64 > FORM_SLOT {
             return Err(FormError { name: self.name, what: format!("{} bytes are too many", code.len()) });
         }
-        Ok(Assembled { undefined: undefined_flags(&code, gva, body), gva, gpa, code })
+        Ok(Assembled { undefined: undefined_flags(&code, gva, body) | self.loose, gva, gpa, code })
     }
 }
 

@@ -14,11 +14,11 @@ use dmavet_coherence::{
     Answer, ApiCall, Attrs, Bdf, Caller, Coherence, Direction, Extent, Family, Gpa, Limits, MapCall, PageKind, Requester, SiteId,
 };
 use iced_x86::IcedError;
-use iced_x86::code_asm::{CodeAssembler, al, dx, ecx, qword_ptr, rbx, rdi, rsi};
+use iced_x86::code_asm::{CodeAssembler, al, dx, eax, ecx, qword_ptr, rax, rbx, rdi, rsi};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 
 /// The counter, in the page under test.
@@ -26,15 +26,24 @@ const COUNTER: u64 = A.gpa + 0x80;
 /// CPUs that are ready, and CPUs that are done.
 const READY: u64 = MAILBOX;
 const DONE: u64 = MAILBOX + 64;
-/// Time a page stays closed or open when it changes all the time.
-const CHANGE: Duration = Duration::from_micros(200);
+/// Not 0: the CPUs are to stop.
+const STOP: u64 = MAILBOX + 128;
+/// Increments that each CPU made.
+const MADE: u64 = MAILBOX + 192;
+/// Where the page changes all the time: how often it is closed, ...
+const ROUNDS: u32 = 60;
+/// ... for so many traps or so long, ...
+const TRAPS: u64 = 20;
+const PATIENCE: Duration = Duration::from_millis(20);
+/// ... and how long it is open in between.
+const OPEN: Duration = Duration::from_micros(200);
 
 /// One way to hammer.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// CPUs of the guest.
     pub cpus: u8,
-    /// Increments of each.
+    /// Increments of each; without meaning where the page changes.
     pub each: u32,
     /// Always stepped.
     pub step: bool,
@@ -70,15 +79,19 @@ pub fn run(plan: Plan, config: WatchConfig, emulator: bool) -> Result<HammerRepo
     let changer = match (&watch, plan.changing) {
         (Some(watch), true) => {
             let (watch, over) = (watch.clone(), over.clone());
+            let ram = ram.clone();
             let body = move || {
-                for turn in 0u32.. {
-                    if over.load(Ordering::Relaxed) {
-                        break;
+                for _ in 0..ROUNDS {
+                    let (before, start) = (watch.ways().total(), Instant::now());
+                    watch.hold(&[A.gpa], true);
+                    while watch.ways().total() < before + TRAPS && start.elapsed() < PATIENCE && !over.load(Ordering::Relaxed) {
+                        thread::sleep(OPEN);
                     }
-                    watch.hold(&[A.gpa], turn % 2 == 0);
-                    thread::sleep(CHANGE);
+                    watch.hold(&[A.gpa], false);
+                    thread::sleep(OPEN);
                 }
-                watch.hold(&[A.gpa], false);
+                // A machine that ended early is told by its end.
+                let _ = ram.write_obj(1u64, GuestAddress(STOP));
             };
             Some(thread::Builder::new().name("changer".into()).spawn(body).map_err(VmmError::Thread)?)
         }
@@ -90,13 +103,15 @@ pub fn run(plan: Plan, config: WatchConfig, emulator: bool) -> Result<HammerRepo
         let _ = changer.join();
     }
     let end = end?;
-    let made = u64::from(plan.cpus) * u64::from(plan.each);
+    let made = (0..u64::from(plan.cpus)).map(|cpu| ram.read_obj::<u64>(GuestAddress(MADE + cpu * 8)).unwrap_or(0)).sum();
     let counted = ram.read_obj::<u64>(GuestAddress(COUNTER)).unwrap_or(0);
     let told = core.stats().cpu_accesses;
     let ways = watch.map(|watch| watch.ways()).unwrap_or_default();
     let carried_out = ways.emulated + ways.stepped;
     if end != End::PowerOff {
         failure = Some(describe(&end));
+    } else if made == 0 || (plan.changing && carried_out == 0) {
+        failure = Some(format!("{made} increments were made, {carried_out} of them stopped"));
     } else if counted != made {
         failure = Some(format!("{made} increments were made, memory says {counted}"));
     } else if !plan.changing && carried_out != made {
@@ -140,10 +155,18 @@ fn program(plan: Plan) -> Result<Vec<u8>, IcedError> {
     a.cmp(qword_ptr(rsi), cpus)?;
     a.jb(ready)?;
     a.mov(ecx, plan.each)?;
+    a.xor(eax, eax)?;
     a.set_label(&mut increment)?;
     a.lock().inc(qword_ptr(rbx))?;
-    a.dec(ecx)?;
-    a.jne(increment)?;
+    a.inc(rax)?;
+    if plan.changing {
+        a.cmp(qword_ptr(rsi + i32::try_from(STOP - READY).unwrap_or(0)), 0)?;
+        a.je(increment)?;
+    } else {
+        a.dec(ecx)?;
+        a.jne(increment)?;
+    }
+    a.mov(qword_ptr(rsi + rdi * 8 + i32::try_from(MADE - READY).unwrap_or(0)), rax)?;
     a.mov(rsi, DONE)?;
     a.lock().inc(qword_ptr(rsi))?;
     a.test(rdi, rdi)?;

@@ -163,7 +163,12 @@ impl PageGate {
     /// # Errors
     /// What the system said.
     pub fn populate(&self) -> std::io::Result<()> {
-        self.protect.populate()
+        let table = lock(&self.table);
+        self.protect.populate()?;
+        // That opened what was guarded already.
+        let guarded =
+            (0..self.frames.count()).map(|page| (page, table.cell(Page(page)).applied())).filter(|(_, guard)| *guard != Guard::Open);
+        guarded.into_iter().try_for_each(|(page, guard)| self.protect.protect(page..page + 1, guard))
     }
 
     /// Sets what `party` wants of these pages (no page twice) and makes it so, as [`Gate::apply`] says.

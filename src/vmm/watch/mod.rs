@@ -25,6 +25,7 @@ mod keeper;
 #[cfg(all(test, feature = "shuttle"))]
 mod model;
 mod protect;
+mod pv;
 mod stats;
 mod step;
 mod stress;

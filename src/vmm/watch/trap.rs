@@ -15,7 +15,7 @@ use super::cpu::{StoppedCpu, TF};
 use super::frames::Page;
 use super::step::{self, Manner, Stepped};
 use super::ways::Tally;
-use super::{TierChoice, Watch, WatchStats, divide, event, inject};
+use super::{TierChoice, Watch, WatchStats, divide, event, inject, pv};
 use crate::board::Board;
 use crate::code::{CpuWitness, GuestView};
 use crate::emulate::{self, Bus, CpuState, Insn, Prepared, Stop};
@@ -23,7 +23,7 @@ use crate::kvm::KvmError;
 use crate::vcpu::exit::Reason;
 use crate::vcpu::kick::Enlisted;
 use dmavet_coherence::{CpuAccess, CpuOp, Gpa};
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_vcpu_events};
+use kvm_bindings::{kvm_regs, kvm_vcpu_events};
 use kvm_ioctls::VcpuFd;
 use std::cell::LazyCell;
 use std::collections::HashMap;
@@ -37,8 +37,6 @@ const LOAN: Duration = Duration::from_millis(2);
 const DESPERATE: u32 = 8;
 /// And before the run is given up.
 const HOPELESS: u32 = 64;
-/// MSR_KVM_WALL_CLOCK_NEW and MSR_KVM_SYSTEM_TIME_NEW (Documentation/virt/kvm/x86/msr.rst): KVM writes to the pages they name.
-const PV_MSRS: [u32; 2] = [0x4b56_4d00, 0x4b56_4d01];
 
 /// Why the CPU came out of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +99,7 @@ impl Trapper {
         let census = self.watch.census.load(Ordering::Acquire);
         if census != self.census {
             self.census = census;
-            self.watch.answer(self.cpu, &pv_pages(fd));
+            self.watch.answer(self.cpu, &pv::pages(fd));
         }
         self.watch.world().enter(self.cpu);
     }
@@ -200,7 +198,7 @@ impl Trapper {
         let mut pages = self.guarded(&prepared.pieces().iter().map(|piece| piece.gpa).collect::<Vec<_>>());
         if code.is_empty() && pages.is_empty() {
             return match cause {
-                Cause::Emulation => self.emulation_failed(cpu),
+                Cause::Emulation => self.emulation_failed(cpu, &prepared),
                 Cause::Fault => Ok(self.blank(cpu, &prepared)),
             };
         }
@@ -328,11 +326,13 @@ impl Trapper {
         before + 1
     }
 
-    /// KVM's emulator failed at an instruction none of whose pages is guarded: perhaps one was a moment ago. Should it fail again, it is
-    /// the emulator's own doing.
-    fn emulation_failed(&mut self, cpu: &mut StoppedCpu<'_>) -> Result<After, KvmError> {
+    /// KVM's emulator failed at an instruction none of whose pages is guarded: perhaps one was a moment ago, or the backend has not met one yet.
+    /// Should it fail again, it is the emulator's own doing.
+    fn emulation_failed(&mut self, cpu: &mut StoppedCpu<'_>, prepared: &Prepared) -> Result<After, KvmError> {
         const ATTEMPTS: u32 = 4;
-        if self.again(cpu) >= ATTEMPTS {
+        let pieces = prepared.pieces().iter().map(|piece| &piece.gpa);
+        let gpas: Vec<_> = pieces.chain(prepared.code_pages()).chain(prepared.tables()).copied().collect();
+        if !self.heal(&gpas) && self.again(cpu) >= ATTEMPTS {
             return Ok(After::NotOurs);
         }
         self.stats.traps.raced += 1;
@@ -472,20 +472,6 @@ fn count(forms: &mut HashMap<u32, (String, u64)>, prepared: &Prepared) {
 
 fn number(cpu: usize) -> u32 {
     u32::try_from(cpu).unwrap_or(u32::MAX)
-}
-
-/// Guest physical addresses of what KVM writes to by itself for this CPU.
-fn pv_pages(fd: &VcpuFd) -> Vec<u64> {
-    const ENABLED: u64 = 1;
-    let mut pages = Vec::new();
-    for index in PV_MSRS {
-        let Ok(mut msrs) = Msrs::from_entries(&[kvm_msr_entry { index, ..Default::default() }]) else { continue };
-        // A KVM without kvmclock knows no such register.
-        if fd.get_msrs(&mut msrs).is_ok_and(|count| count == 1) {
-            pages.extend(msrs.as_slice().iter().map(|msr| msr.data & !ENABLED).filter(|gpa| *gpa != 0));
-        }
-    }
-    pages
 }
 
 /// The machine's devices, for an instruction carried out in user space.

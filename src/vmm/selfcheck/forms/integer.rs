@@ -73,7 +73,7 @@ pub fn moves() -> Vec<Form> {
         Form::new("lock cmpxchg m32, r32 equal, upper half of rax", |a| a.lock().cmpxchg(dword_ptr(rbx), edx))
             .poke(AT, &le(7))
             .with(RAX, 0xffff_ffff_0000_0007),
-        Form::new("lock cmpxchg m64, r64 misaligned", |a| a.lock().cmpxchg(qword_ptr(rbp), rdx)),
+        Form::new("lock cmpxchg m64, r64 misaligned", |a| a.lock().cmpxchg(qword_ptr(rbp), rdx)).loose_flags(),
         Form::new("lock cmpxchg8b equal", |a| a.lock().cmpxchg8b(qword_ptr(rbx)))
             .poke(AT, &le(0x0000_0002_0000_0001))
             .with(RAX, 1)
@@ -100,7 +100,7 @@ pub fn arithmetic() -> Vec<Form> {
         Form::new("add m8, imm8 overflows", |a| a.add(byte_ptr(rbx), 1)).poke(AT, &[0x7f]),
         Form::new("add m64, r64 across pages", |a| a.add(qword_ptr(r12), rdx)),
         Form::new("lock add m32, imm8", |a| a.lock().add(dword_ptr(rbx), 5)),
-        Form::new("lock add m64, r64 misaligned", |a| a.lock().add(qword_ptr(rbp), rdx)),
+        Form::new("lock add m64, r64 misaligned", |a| a.lock().add(qword_ptr(rbp), rdx)).loose_flags(),
         Form::new("adc m64, r64 with carry", |a| a.adc(qword_ptr(rbx), rdx)).flags(CF),
         Form::new("adc r16, m16", |a| a.adc(ax, word_ptr(rbx))).flags(CF),
         Form::new("lock adc m32, r32", |a| a.lock().adc(dword_ptr(rbx), eax)).flags(CF),
