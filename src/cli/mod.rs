@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod list;
+mod replay;
 mod run;
 mod selfcheck;
 mod watch;
@@ -39,6 +40,8 @@ enum Command {
     /// FILE holds the arguments of one `dmavet run` per line; empty lines and lines that start with # are skipped. Where the
     /// nested lab is needed it is booted once for all of them.
     Batch(batch::BatchArgs),
+    /// Judge a recorded run again, without a guest
+    Replay(replay::ReplayArgs),
     /// Print the rule behind a code: its source, an example of the bug, and the fix
     Explain(explain::ExplainArgs),
     /// Check whether this machine can run dmavet, and say what is missing
@@ -61,6 +64,7 @@ pub fn main() -> Result<Exit, Failure> {
         Command::Demo(args) => demo::demo(&args, cache),
         Command::Run(args) => run::run(&args, cache),
         Command::Batch(args) => batch::batch(&args, cache),
+        Command::Replay(args) => replay::replay(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Doctor(args) => doctor::doctor(&args, cache),
         Command::List(args) => list::list(&args),

@@ -104,6 +104,10 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
+    /// Keep a trace in the run directory, to be judged again without a guest (dmavet replay)
+    #[arg(long)]
+    pub record: bool,
+
     /// Print the report only
     #[arg(short, long)]
     pub quiet: bool,
@@ -133,6 +137,9 @@ pub struct ExecuteArgs {
     /// No progress lines
     #[arg(long)]
     pub quiet: bool,
+    /// Where the trace of a recorded run goes instead of its run directory
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
 }
 
 fn line_size(text: &str) -> Result<u32, String> {
@@ -144,7 +151,7 @@ fn line_size(text: &str) -> Result<u32, String> {
     }
 }
 
-fn severity(text: &str) -> Result<Severity, String> {
+pub(super) fn severity(text: &str) -> Result<Severity, String> {
     match text {
         "error" => Ok(Severity::Error),
         "warning" => Ok(Severity::Warning),
@@ -178,5 +185,5 @@ pub fn run(args: &RunArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
 /// A [`Failure`] when the run could not be made.
 pub fn execute(args: &ExecuteArgs) -> Result<Exit, Failure> {
     let show = run::Show { quiet: args.quiet, console: args.console, workload: true };
-    run::execute_here(&Plan::load(&args.plan)?, &show)
+    run::execute_here(&Plan::load(&args.plan)?, &show, args.trace.as_deref())
 }

@@ -46,7 +46,7 @@ fn in_lab(args: &DoctorArgs, cache: Option<&Path>) -> Result<Report, Failure> {
     options.job_limit = Some(LIMIT);
     let run_dir = std::env::temp_dir().join(format!("dmavet-selfcheck-{}", std::process::id()));
     let words = ["doctor", "--watch", "--host", "kvm", "--format", "json", "--watch-backend", args.watch_backend.name()];
-    let job = LabJob { argv: words.map(OsString::from).into(), files: Vec::new(), run_dir: run_dir.clone() };
+    let job = LabJob { argv: words.map(OsString::from).into(), files: Vec::new(), run_dir: run_dir.clone(), trace: None };
     let mut output = Vec::new();
     let result = lab::run(&[job], &options, &mut |event| match event {
         LabEvent::Output { stream: Stream::Stdout, bytes, .. } => output.extend(bytes),

@@ -3,13 +3,14 @@
 use crate::error::Error;
 use crate::profile::Profile;
 use crate::watch::WatchPolicy;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// Settings of the core. Addresses are in the devices' I/O virtual address space unless said otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Bytes in a cache line: 32, 64 or 128.
     pub line_size: u32,

@@ -35,6 +35,7 @@ mod rules;
 pub mod site;
 pub mod summary;
 mod table;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -52,5 +53,6 @@ pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, Sit
 pub use profile::Profile;
 pub use site::{Frame, SiteTable};
 pub use summary::{CallKind, DeviceSummary, LostWrite, Stats, Summary};
+pub use tap::{Detail, Input, Outcome, RamRegion, Tap};
 pub use view::{DmaView, InFlight, Intent};
 pub use watch::{CpuAccess, CpuOp, Gate, Guard, Seen, WatchPolicy, Witness};

@@ -3,6 +3,7 @@
 use crate::arena::{DeviceWrites, WriteMarks};
 use crate::bits::{PAGE, PAGE_U64, index};
 use crate::error::Error;
+use crate::tap::{Feed, RamRegion};
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -24,10 +25,12 @@ struct Region {
 pub(crate) struct Ram {
     regions: Vec<Region>,
     pages: usize,
+    /// What the core reads here it takes in, as all else.
+    pub(crate) feed: Feed,
 }
 
 impl Ram {
-    pub(crate) fn new(memory: &GuestMemoryMmap) -> Result<Self, Error> {
+    pub(crate) fn new(memory: &GuestMemoryMmap, feed: Feed) -> Result<Self, Error> {
         let mut regions = Vec::new();
         let mut pages = 0usize;
         for region in memory.iter() {
@@ -44,12 +47,17 @@ impl Ram {
         if u32::try_from(pages).is_err() {
             return Err(Error::RamSize(pages));
         }
-        Ok(Self { regions, pages })
+        Ok(Self { regions, pages, feed })
     }
 
     #[inline]
     fn region(&self, gpa: u64) -> Option<&Region> {
         self.regions.iter().find(|region| gpa.wrapping_sub(region.base) < region.len)
+    }
+
+    /// The regions, in order.
+    pub(crate) fn layout(&self) -> Vec<RamRegion> {
+        self.regions.iter().map(|r| RamRegion { base: r.base, len: r.len, shared: r.shared.is_some() }).collect()
     }
 
     /// Pages of RAM.
@@ -89,6 +97,7 @@ impl Ram {
     pub(crate) fn read(&self, page: u64, start: usize, out: &mut [u8]) {
         if let Some(slice) = self.slice(page, start, out.len()) {
             slice.copy_to(out);
+            self.feed.read(page + start as u64, out);
         }
     }
 
@@ -109,7 +118,7 @@ mod tests {
     #[test]
     fn frames_are_numbered_over_the_hole() {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000), (GuestAddress(0x10_0000), 0x2000)]).unwrap();
-        let ram = Ram::new(&memory).unwrap();
+        let ram = Ram::new(&memory, Feed::new(None)).unwrap();
         assert_eq!(ram.pages(), 6);
         assert_eq!(ram.frame(0x3fff), Some(3));
         assert_eq!(ram.frame(0x4000), None);
@@ -122,6 +131,6 @@ mod tests {
     #[test]
     fn half_pages_are_refused() {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4800)]).unwrap();
-        assert!(matches!(Ram::new(&memory), Err(Error::RamRegion { base: 0, len: 0x4800 })));
+        assert!(matches!(Ram::new(&memory, Feed::new(None)), Err(Error::RamRegion { base: 0, len: 0x4800 })));
     }
 }

@@ -7,6 +7,7 @@ use crate::engine::{Access, Engine, Shared, Wish};
 use crate::error::AccessError;
 use crate::finding::ByteRange;
 use crate::ids::Iova;
+use crate::tap::{Input, Outcome};
 use std::iter::FusedIterator;
 use std::sync::{Arc, MutexGuard};
 use vm_memory::bitmap::BS;
@@ -67,7 +68,13 @@ impl DmaView {
     /// The device begins a transfer of `len` bytes at `iova` that goes on after the register write that asked for it. A driver that
     /// unmaps them before the transfer ends is told off for the unmap (DV115) when the device comes back to them.
     pub fn begin(&self, iova: Iova, len: usize) -> InFlight {
-        let number = self.device.map_or(0, |device| self.shared.lock().begin_flight(device, iova.0, len as u64));
+        let number = self.device.map_or(0, |device| {
+            let mut engine = self.shared.lock();
+            let number = engine.begin_flight(device, iova.0, len as u64);
+            let requester = engine.requester(device);
+            engine.ram.feed.input(|| Input::Begin { requester, iova, len: len as u64, number });
+            number
+        });
         InFlight { shared: Arc::clone(&self.shared), number }
     }
 
@@ -77,7 +84,14 @@ impl DmaView {
     /// The bytes are not mapped for this device any more.
     pub fn consume(&self, iova: Iova, len: usize) -> Result<(), AccessError> {
         let device = self.device.ok_or(AccessError::NotMapped(iova))?;
-        self.shared.lock().consume(device, iova.0, len)
+        let mut engine = self.shared.lock();
+        let result = engine.consume(device, iova.0, len);
+        if len != 0 {
+            let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Refused };
+            let requester = engine.requester(device);
+            engine.ram.feed.input(|| Input::Consume { requester, iova, len: len as u64, outcome });
+        }
+        result
     }
 }
 
@@ -93,7 +107,9 @@ pub struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.number != 0 {
-            self.shared.lock().end_flight(self.number);
+            let (mut engine, number) = (self.shared.lock(), self.number);
+            engine.end_flight(number);
+            engine.ram.feed.input(|| Input::EndFlight { number });
         }
     }
 }
@@ -114,14 +130,23 @@ impl GuestMemory for DmaView {
     ) -> GuestMemoryResult<impl GuestMemorySliceIterator<'a, BS<'a, DeviceWrites>>> {
         let shared = &*self.shared;
         if count == 0 {
-            return Ok(Slices { shared, engine: None, access: Access::default(), at: 0 });
+            return Ok(Slices { shared, engine: None, access: Access::default(), at: 0, recorded: None });
         }
         let device = self.device.ok_or(AccessError::NotMapped(Iova(addr.0)))?;
         let wish =
             Wish { read: access.allow(Permissions::Read) && access != Permissions::No, write: access.has_write(), intent: self.intent };
         let mut engine = shared.lock();
-        let access = engine.access(device, addr.0, count, wish)?;
-        Ok(Slices { shared, engine: Some(engine), at: access.range.start, access })
+        let access = engine.access(device, addr.0, count, wish);
+        let recorded = engine.ram.feed.tap().map(|_| {
+            let (requester, outcome) = (engine.requester(device), if access.is_ok() { Outcome::Done } else { Outcome::Refused });
+            let Wish { read, write, intent } = wish;
+            Box::new(Input::Access { requester, iova: Iova(addr.0), len: count as u64, read, write, intent, outcome })
+        });
+        if let (Err(_), Some(input)) = (&access, &recorded) {
+            engine.accessed(Access::default(), input);
+        }
+        let access = access?;
+        Ok(Slices { shared, engine: Some(engine), at: access.range.start, access, recorded })
     }
 }
 
@@ -133,11 +158,23 @@ struct Slices<'a> {
     access: Access,
     /// Offset in the mapping of the next byte.
     at: u64,
+    /// The access for whoever records it, once it is over.
+    recorded: Option<Box<Input<'static>>>,
 }
 
 type Slice<'a> = VolatileSlice<'a, BS<'a, DeviceWrites>>;
 
 impl<'a> Slices<'a> {
+    /// Ends the access: unlocks the core.
+    #[inline]
+    fn release(&mut self) {
+        if let Some(mut engine) = self.engine.take()
+            && let Some(input) = self.recorded.take()
+        {
+            engine.accessed(self.access, &input);
+        }
+    }
+
     /// The next slice, or the handle that cannot be reached.
     #[inline]
     fn slice(&self, engine: &Engine) -> Result<Slice<'a>, AccessError> {
@@ -165,7 +202,7 @@ impl<'a> Iterator for Slices<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let engine = self.engine.as_ref()?;
         if self.at >= self.access.range.end {
-            self.engine = None;
+            self.release();
             return None;
         }
         let slice = self.slice(engine);
@@ -175,12 +212,23 @@ impl<'a> Iterator for Slices<'a> {
                 Some(Ok(slice))
             }
             Err(error) => {
-                if let Some(mut engine) = self.engine.take() {
+                if let Some(engine) = &mut self.engine {
                     engine.blind_spot("coherent memory in guest RAM without a file behind it cannot be reached by devices");
                 }
+                if let Some(Input::Access { outcome, .. }) = self.recorded.as_deref_mut() {
+                    *outcome = Outcome::Broken;
+                }
+                self.release();
                 Some(Err(error.into()))
             }
         }
+    }
+}
+
+impl Drop for Slices<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The host's ends of the channels: one thread each turns bytes into messages.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::thread;
@@ -36,6 +37,8 @@ pub(super) enum Message {
     Output(Stream, Vec<u8>),
     /// The stream has given all the job's output.
     Drained(Stream, usize),
+    /// The trace of a job is on the host, if it made one.
+    Traced(usize),
     /// The run directory of a job is on the host.
     Brought(usize),
     /// It could not be written.
@@ -103,6 +106,60 @@ pub(super) fn output(mut port: impl Read + Send + 'static, stream: Stream, marke
         }
         let _ = to.send(Message::Output(stream, splitter.finish()));
     })
+}
+
+/// Writes the jobs' traces to files as they come. One that cannot be written any more is taken all the same: the job must not wait.
+pub(super) fn traces(
+    mut port: impl Read + Send + 'static,
+    marker: &str,
+    paths: Vec<Option<PathBuf>>,
+    to: SyncSender<Message>,
+) -> io::Result<()> {
+    let mut splitter = Splitter::new(marker);
+    reader("lab-traces", move || {
+        let mut buffer = vec![0; 64 << 10];
+        let mut job = 0;
+        let mut file = None;
+        let mut begun = false;
+        loop {
+            let n = match port.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => n,
+            };
+            for piece in splitter.push(buffer.get(..n).unwrap_or_default()) {
+                match piece {
+                    Piece::Bytes(bytes) => {
+                        let path = paths.get(job).and_then(Option::as_ref).filter(|_| !begun);
+                        begun = true;
+                        if let Some(path) = path {
+                            file = create(path, &to);
+                        }
+                        let written = file.as_mut().map(|file: &mut File| file.write_all(&bytes));
+                        if let Some(Err(error)) = written {
+                            complain(&to, &error);
+                            file = None;
+                        }
+                    }
+                    Piece::End(ended) => {
+                        (job, file, begun) = (ended + 1, None, false);
+                        if to.send(Message::Traced(ended)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn create(path: &Path, to: &SyncSender<Message>) -> Option<File> {
+    let file = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| File::create(path));
+    file.inspect_err(|error| complain(to, error)).ok()
+}
+
+fn complain(to: &SyncSender<Message>, error: &io::Error) {
+    let text = format!("dmavet: warning: the trace cannot be written and is not whole: {error}\n");
+    let _ = to.send(Message::Output(Stream::Stderr, text.into_bytes()));
 }
 
 /// Unpacks the run directories: a line `JOB LENGTH`, then that many bytes of tar.
@@ -199,6 +256,21 @@ mod tests {
         let messages = bring(stream, vec![dir.path().join("a"), dir.path().join("b")]);
         assert!(matches!(messages[..], [Message::Brought(0), Message::Brought(1)]), "{messages:?}");
         assert_eq!(std::fs::read(dir.path().join("b/sub/findings.json")).unwrap(), b"{}");
+    }
+
+    #[test]
+    fn each_trace_goes_to_its_own_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (to, from) = mpsc::sync_channel(16);
+        let stream = b"one\x01m:0\n\x01m:1\ntwo\x01m:2\nrest".to_vec();
+        let paths = ["a", "b", "c", "d"].map(|name| Some(dir.path().join(name))).to_vec();
+        traces(io::Cursor::new(stream), "\x01m:", paths, to).unwrap();
+        let ended: Vec<_> = from.iter().map(|m| if let Message::Traced(job) = m { job } else { panic!("{m:?}") }).collect();
+        assert_eq!(ended, [0, 1, 2]);
+        let read = |name| std::fs::read(dir.path().join(name)).ok();
+        assert_eq!(read("a").unwrap(), b"one");
+        assert_eq!((read("b"), read("c").unwrap()), (None, b"two".to_vec()));
+        assert_eq!(read("d").unwrap(), b"rest", "what a killed machine leaves is kept");
     }
 
     #[test]

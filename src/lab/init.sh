@@ -3,7 +3,7 @@
 #
 # First process of the lab's outer machine: loads KVM and the channels, runs the jobs one after another, sends what they leave.
 #
-# Ports (see channel.rs): 1 control, lines; 2 the jobs' stdout; 3 their stderr; 4 their run directories.
+# Ports (see channel.rs): 1 control, lines; 2 the jobs' stdout; 3 their stderr; 4 their run directories; 5 their traces.
 # /lab/jobs/N is the command line of job N, /lab/jobs/N.dir names its run directory, /lab/marker ends a job's output.
 
 B=/bin/busybox
@@ -31,7 +31,7 @@ done < /lab/modules
 
 # The ports appear a moment after their driver.
 tries=0
-until [ -c /dev/vport0p1 ] && [ -c /dev/vport0p2 ] && [ -c /dev/vport0p3 ] && [ -c /dev/vport0p4 ]; do
+until [ -c /dev/vport0p1 ] && [ -c /dev/vport0p2 ] && [ -c /dev/vport0p3 ] && [ -c /dev/vport0p4 ] && [ -c /dev/vport0p5 ]; do
 	tries=$((tries + 1))
 	[ $tries -lt 500 ] || die "the channels to the host did not appear"
 	$B usleep 10000
@@ -59,6 +59,7 @@ while [ $job -lt "$count" ]; do
 	echo "end $job $code $begun $ended" >&3
 	echo "$marker$job" >&4
 	echo "$marker$job" >&5
+	echo "$marker$job" > /dev/vport0p5
 	if $B tar -C "$directory" -cf /lab/tar . 2> /tmp/err; then
 		echo "$job $($B stat -c %s /lab/tar)" >&6
 		$B cat /lab/tar >&6

@@ -8,7 +8,7 @@
 //!   host: lab::run --+-- QEMU (TCG) -------------------------------------------+
 //!        ^           |  outer kernel, init.sh --> dmavet <argv of job 0, 1...> |
 //!        |           |     | port 1 control    | 2 stdout  | 3 stderr          |
-//!        |           |     | port 4 run directories (tar)                      |
+//!        |           |     | port 4 run directories (tar)  | 5 traces          |
 //!        +-----------+-----+-------------------+-----------+-------------------+
 //! ```
 
@@ -46,7 +46,12 @@ pub struct LabJob {
     /// Directory the command writes its results to: absolute, the same path inside and outside, made if missing. What is in it when
     /// the command ends is brought back.
     pub run_dir: PathBuf,
+    /// Where on the host that goes which the command writes to [`TRACE_PORT`]: it may be larger than the outer machine's memory.
+    pub trace: Option<PathBuf>,
 }
+
+/// The file in the outer machine through which a trace leaves it as it grows.
+pub const TRACE_PORT: &str = "/dev/vport0p5";
 
 /// How a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -178,7 +178,7 @@ mod tests {
     fn a_file_that_is_not_there_is_named() {
         let archive = Archive::new(BufWriter::new(tempfile::tempfile().unwrap()));
         let mut packer = Packer { archive, packed: BTreeSet::new() };
-        let job = LabJob { argv: Vec::new(), files: vec!["/nonexistent/ko".into()], run_dir: "/r".into() };
+        let job = LabJob { argv: Vec::new(), files: vec!["/nonexistent/ko".into()], run_dir: "/r".into(), trace: None };
         let error = packer.job(0, &job, &[]).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/ko"), "{error}");
     }

@@ -22,7 +22,7 @@ const APPEND: &str = "console=ttyS0 panic=-1 quiet mitigations=off nokaslr tsc=r
                       8250.nr_uarts=1 random.trust_cpu=on rcupdate.rcu_expedited=1";
 
 /// Number of channels.
-pub(super) const PORTS: usize = 4;
+pub(super) const PORTS: usize = 5;
 
 /// A running outer machine. Dropping it kills and reaps the process.
 #[derive(Debug)]

@@ -36,6 +36,7 @@ struct Pending {
     ended: Option<(i32, Duration)>,
     stdout: bool,
     stderr: bool,
+    traced: bool,
     brought: bool,
 }
 
@@ -62,10 +63,11 @@ impl<'a> Session<'a> {
         let (to, messages) = mpsc::sync_channel(64);
         let started = Instant::now();
         let io = LabError::Channel;
-        if let Some([control, stdout, stderr, files]) = machine.ports.take() {
+        if let Some([control, stdout, stderr, files, traces]) = machine.ports.take() {
             channel::control(control, to.clone()).map_err(io)?;
             channel::output(stdout, Stream::Stdout, marker, to.clone()).map_err(io)?;
             channel::output(stderr, Stream::Stderr, marker, to.clone()).map_err(io)?;
+            channel::traces(traces, marker, jobs.iter().map(|j| j.trace.clone()).collect(), to.clone()).map_err(io)?;
             channel::files(files, jobs.iter().map(|j| j.run_dir.clone()).collect(), to.clone()).map_err(io)?;
         }
         if let Some(console) = machine.console.take() {
@@ -151,6 +153,7 @@ impl<'a> Session<'a> {
             Message::Output(stream, bytes) if !bytes.is_empty() => observer(LabEvent::Output { job: current, stream, bytes }),
             Message::Drained(Stream::Stdout, job) => self.job.stdout |= job == current,
             Message::Drained(Stream::Stderr, job) => self.job.stderr |= job == current,
+            Message::Traced(job) => self.job.traced |= job == current,
             Message::Brought(job) => self.job.brought |= job == current,
             Message::NotBrought(path, detail) => return Err(LabError::BringBack { path, detail }),
             Message::Fail(message) => return Err(LabError::Guest { message, console: self.console() }),
@@ -163,7 +166,7 @@ impl<'a> Session<'a> {
 
     /// A job has ended when its code is known, both streams are read to their marks and its directory is here.
     fn finish_job(&mut self, observer: &mut dyn FnMut(LabEvent)) {
-        let Pending { ended: Some((code, wall)), stdout: true, stderr: true, brought: true, .. } = self.job else { return };
+        let Pending { ended: Some((code, wall)), stdout: true, stderr: true, traced: true, brought: true, .. } = self.job else { return };
         let (exit_code, signal) = if code > 128 { (None, Some(code - 128)) } else { (Some(code), None) };
         let result = LabResult { exit_code, signal, wall };
         observer(LabEvent::JobEnded(self.results.len(), result));

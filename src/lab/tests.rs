@@ -54,6 +54,7 @@ impl Bench {
                 argv: ["--exact", "lab::tests::inside", "--ignored", "--nocapture"].map(OsString::from).into(),
                 files: vec![given.clone()],
                 run_dir: run_dir(i),
+                trace: None,
             })
             .collect();
         let mut options = LabOptions::new(&self.cache, &self.cancel);

@@ -12,12 +12,13 @@ use crate::run::{Facts, Plan, Stop, judge};
 use dmavet_coherence::site::Frame;
 use dmavet_coherence::{AccessInfo, Code, Family, Finding, LostWrite, MappingInfo, Severity, SiteId, Summary};
 use dmavet_vmm::WatchStats;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 /// What the guest told about the run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Told {
     /// How the guest stopped.
     pub stop: Stop,

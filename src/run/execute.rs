@@ -5,7 +5,7 @@ use crate::report::build::{self, Told};
 use crate::report::{Format, Report, text};
 use crate::run::host::Place;
 use crate::run::watcher::Watcher;
-use crate::run::{Plan, Stop, host, in_lab, rundir};
+use crate::run::{Plan, Stop, host, in_lab, record, rundir};
 use dmavet_vmm::{End, Limit, ModuleImage, Outcome, Timeouts, VmConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub fn execute_all(plans: &[Plan], place: Place, cache: Option<&Path>, show: &Sh
     match place {
         Place::Here => {
             for plan in plans {
-                if execute_here(plan, show)? == Exit::Interrupted {
+                if execute_here(plan, show, None)? == Exit::Interrupted {
                     break;
                 }
             }
@@ -75,21 +75,26 @@ fn load_report(run_dir: &Path) -> Result<Report, Failure> {
 /// # Errors
 /// When the run directory cannot be read back.
 pub fn print_result(result: &RunResult, format: Format) -> Result<(), Failure> {
-    let report = load_report(&result.run_dir)?;
+    print_report(&load_report(&result.run_dir)?, result.pedantic, format)
+}
+
+/// Prints a report on standard output; `pedantic` with the notes.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn print_report(report: &Report, pedantic: bool, format: Format) -> Result<(), Failure> {
     match format {
-        Format::Text => print!("{}", text::report(&report, result.pedantic)),
-        Format::Json => {
-            println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?);
-        }
+        Format::Text => print!("{}", text::report(report, pedantic)),
+        Format::Json => println!("{}", serde_json::to_string_pretty(report).map_err(|e| Failure::internal(e.to_string()))?),
     }
     Ok(())
 }
 
-/// Executes one plan on this machine's KVM and writes its run directory.
+/// Executes one plan on this machine's KVM and writes its run directory. The trace of a recorded run goes to `trace`, or there.
 ///
 /// # Errors
 /// When the virtual machine cannot be made or the run directory cannot be written.
-pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
+pub fn execute_here(plan: &Plan, show: &Show, trace: Option<&Path>) -> Result<Exit, Failure> {
     let devices = plan.devices.iter().map(|d| d.parse()).collect::<Result<Vec<_>, _>>().map_err(|e| Failure::usage(format!("{e}")))?;
     let mut coherence = dmavet_coherence::Config::for_ram(plan.memory);
     coherence.line_size = plan.line_size;
@@ -97,6 +102,7 @@ pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
     coherence.seed = plan.seed;
     coherence.pedantic = plan.policy.pedantic;
     let seconds = |s: u64| (s != 0).then(|| Duration::from_secs(s));
+    let recorder = if plan.record { Some(record::start(plan, trace)?) } else { None };
     let config = VmConfig {
         kernel: plan.kernel.clone(),
         initrd: Some(plan.initrd.clone()),
@@ -113,6 +119,7 @@ pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
         coherence,
         modules: modules(plan)?,
         watch: plan.watch.config(),
+        tap: recorder.clone().map(|recorder| recorder as Arc<dyn dmavet_coherence::Tap>),
     };
     let watcher = Arc::new(Watcher::create(plan, *show)?);
     let cancel = host::cancel_on_signals()?;
@@ -120,7 +127,11 @@ pub fn execute_here(plan: &Plan, show: &Show) -> Result<Exit, Failure> {
     if let Some(trouble) = outcome.stats.stacks.trouble.as_ref().filter(|_| !show.quiet) {
         eprintln!("dmavet: {trouble}");
     }
-    let report = build::report(plan, &outcome.coherence.finish(), &told(plan, &outcome))?;
+    let (summary, told) = (outcome.coherence.finish(), told(plan, &outcome));
+    if let Some(recorder) = recorder {
+        record::end(&recorder, &told, show.quiet);
+    }
+    let report = build::report(plan, &summary, &told)?;
     let json = serde_json::to_vec_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?;
     rundir::write(&plan.run_dir, "report.txt", text::report(&report, plan.policy.pedantic).as_bytes())?;
     rundir::write(&plan.run_dir, Report::FILE, &json)?;

@@ -60,7 +60,11 @@ fn job(plan: &Plan, show: &Show) -> LabJob {
     if show.quiet {
         argv.push("--quiet".into());
     }
-    LabJob { argv, files: plan.files(), run_dir: plan.run_dir.clone() }
+    if plan.record {
+        argv.extend(["--trace".into(), lab::TRACE_PORT.into()]);
+    }
+    let trace = plan.record.then(|| plan.run_dir.join(super::TRACE));
+    LabJob { trace, argv, files: plan.files(), run_dir: plan.run_dir.clone() }
 }
 
 /// The longest any of the runs may take by its own limits.

@@ -5,13 +5,15 @@ pub mod host;
 mod in_lab;
 mod plan;
 mod prepare;
+mod record;
 mod rundir;
 mod verdict;
 mod watcher;
 
-pub use execute::{Show, execute_all, execute_here, print_result};
+pub use execute::{Show, execute_all, execute_here, print_report, print_result};
 pub use host::Host;
 pub use plan::{Limits, Plan, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
 pub use prepare::prepare;
+pub use record::{NOTE_PLAN, NOTE_TOLD, TRACE};
 pub use rundir::default_run_dir;
 pub use verdict::{Facts, Stop, Verdict, judge};

@@ -43,6 +43,9 @@ pub struct Plan {
     pub watch: PlanWatch,
     /// Seed of everything that is drawn at random.
     pub seed: u64,
+    /// Whether a trace is kept.
+    #[serde(default)]
+    pub record: bool,
     /// Time limits in seconds.
     pub limits: Limits,
     /// What fails the run.

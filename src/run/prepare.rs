@@ -62,6 +62,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         sg_merge: args.sg == SgPolicy::Merge,
         watch: args.watch.plan(),
         seed: args.seed,
+        record: args.record,
         limits: Limits { boot: args.boot_timeout, command: args.timeout, silence: args.silence_timeout },
         policy: Policy { fail_on: args.fail_on, pedantic: args.pedantic, require_coverage: args.require_coverage },
         run_dir,

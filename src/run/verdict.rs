@@ -33,7 +33,8 @@ impl Verdict {
 }
 
 /// How the guest stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stop {
     /// It powered off in good order.
     PowerOff,
@@ -45,6 +46,8 @@ pub enum Stop {
     Interrupted,
     /// dmavet failed: how.
     Internal(String),
+    /// The trace that is replayed does not say.
+    Unknown,
 }
 
 /// What a run did, as far as the verdict depends on it.
@@ -94,6 +97,8 @@ fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
         Stop::Internal(what) => return (Exit::Internal, format!("internal error: {what}{also}")),
         Stop::Guest(what) => return (Exit::Guest, format!("{what}{also}")),
         Stop::Timeout(what) => return (Exit::Timeout, format!("{what}{also}")),
+        Stop::Unknown if failing == 0 => return (Exit::Guest, "the trace ends before the run did, without a verdict of the guest".into()),
+        Stop::Unknown => return (Exit::Findings, format!("{}; the trace ends before the run did", plural(failing, "finding"))),
         Stop::PowerOff => {}
     }
     if let Some(what) = &facts.setup_failed {
@@ -191,6 +196,9 @@ mod tests {
         assert_eq!(judge(&Facts { workload: None, ..facts() }, &policy()).result, Exit::Guest);
         assert_eq!(judge(&Facts { stop: Stop::Guest("panic".into()), ..facts() }, &policy()).result, Exit::Guest);
         assert_eq!(judge(&Facts { stop: Stop::Timeout("boot".into()), ..facts() }, &policy()).result, Exit::Timeout);
+        assert_eq!(judge(&Facts { stop: Stop::Unknown, ..facts() }, &policy()).result, Exit::Guest);
+        let cut = Facts { stop: Stop::Unknown, findings: vec![Severity::Error], ..facts() };
+        assert_eq!(judge(&cut, &policy()).result, Exit::Findings);
         assert_eq!(judge(&Facts { workload: Some(3), ..facts() }, &policy()).result, Exit::Workload);
         assert_eq!(judge(&Facts { setup_failed: Some("x".into()), ..facts() }, &policy()).result, Exit::Workload);
     }

@@ -2,6 +2,7 @@
 
 use crate::watch::WatchConfig;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dmavet_devices::DeviceSpec;
@@ -55,6 +56,8 @@ pub struct VmConfig {
     pub modules: Vec<ModuleImage>,
     /// The CPU watch.
     pub watch: WatchConfig,
+    /// Sees every input of the core, to record the run.
+    pub tap: Option<Arc<dyn dmavet_coherence::Tap>>,
 }
 
 impl VmConfig {

@@ -45,7 +45,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     settings.watch = config.watch.policy;
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
-    let coherence = Coherence::new(settings, chassis.memory()).map_err(VmmError::Coherence)?;
+    let coherence = Coherence::with_tap(settings, chassis.memory(), config.tap.clone()).map_err(VmmError::Coherence)?;
     let code = Arc::new(GuestCode::new(config.kernel.clone(), config.modules.clone()));
     let watch = chassis.watch(config.watch, &coherence, code.clone())?;
     let curtain = Arc::new(Curtain::default());

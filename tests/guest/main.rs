@@ -4,6 +4,7 @@ mod conformance;
 mod expect;
 mod machines;
 mod mistakes;
+mod record;
 mod stacks;
 mod stress;
 mod tool;

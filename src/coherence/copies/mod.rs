@@ -237,6 +237,20 @@ impl Copies {
         self.free.push_back(slot);
     }
 
+    /// Passes on the bytes of a chunk that the device wrote and nobody took, run by run.
+    pub(crate) fn stored(&mut self, chunk: &Chunk, mut pass: impl FnMut(usize, &[u8])) {
+        let Some(slot) = self.slot(chunk.page) else { return };
+        let scratch = &mut *self.scratch;
+        scratch.written = Bits::EMPTY;
+        self.arena.written(slot, chunk.start, chunk.end, &mut scratch.written);
+        for (from, to) in scratch.written.runs() {
+            if let Some(bytes) = scratch.device.bytes_mut().get_mut(from..to) {
+                self.arena.read(slot, from, bytes);
+                pass(from, bytes);
+            }
+        }
+    }
+
     /// Bytes the device wrote in the chunk that differ from the CPU's copy: how many, from where to where, and what they are.
     pub(crate) fn untaken(&mut self, chunk: &Chunk) -> Option<(u64, usize, usize, Evidence)> {
         let slot = self.slot(chunk.page)?;

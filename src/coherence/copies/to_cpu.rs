@@ -117,6 +117,11 @@ impl Copies {
             result.moved = scratch.changed.count(start, end);
             if result.moved != 0 {
                 store(&self.ram, chunk.page, scratch);
+                if self.ram.feed.tap().is_some() {
+                    for (from, to) in scratch.changed.runs() {
+                        self.ram.feed.wrote(chunk.page + from as u64, scratch.device.bytes().get(from..to).unwrap_or_default());
+                    }
+                }
             }
             for (from, to) in scratch.moved.runs() {
                 if let (Some(device), Some(baseline)) = (scratch.device.bytes().get(from..to), page.baseline.bytes_mut().get_mut(from..to))

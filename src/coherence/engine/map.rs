@@ -126,6 +126,9 @@ impl Engine {
             if !mmio && !self.ram.contains(extent.gpa.0, extent.len) {
                 return Some("a map call for memory outside guest RAM was refused");
             }
+            if extent.gpa.0.checked_add(extent.len).is_none() {
+                return Some("a map call for memory beyond the end of the address space was refused");
+            }
             pages = pages.saturating_add(crate::bits::index(crate::handles::pages_of(extent.gpa.0, extent.len)));
         }
         if self.copies.refs().saturating_add(pages) > self.config.max_page_refs {

@@ -18,6 +18,7 @@ pub(crate) use access::{Access, Wish};
 
 use crate::arena::Arena;
 use crate::call::{Answer, ApiCall, Caller};
+use crate::chunk::chunks;
 use crate::config::Config;
 use crate::copies::{Copies, Touched};
 use crate::device::Device;
@@ -32,10 +33,12 @@ use crate::rules;
 use crate::site::{Frame, SiteTable};
 use crate::summary::{CallKind, Stats, Summary};
 use crate::table::Table;
+use crate::tap::{Detail, Feed, Heard, Input, SeenGate, SeenPlan, Tap};
 use crate::view::DmaView;
 use crate::watch::{CpuOp, Gate, Seen, Witness};
 use coherent::CoherentPages;
 use flights::Flights;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
@@ -74,10 +77,21 @@ impl Coherence {
     ///
     /// # Errors
     /// A configuration that is not valid, RAM that is not made of whole pages, or no memory: see [`Error`].
-    #[expect(clippy::needless_pass_by_value, reason = "the core is one of the owners of guest RAM")]
     pub fn new(config: Config, ram: Arc<GuestMemoryMmap>) -> Result<Self, Error> {
+        Self::with_tap(config, ram, None)
+    }
+
+    /// The same with somebody who sees (or supplies) every input.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    #[expect(clippy::needless_pass_by_value, reason = "the core is one of the owners of guest RAM")]
+    pub fn with_tap(config: Config, ram: Arc<GuestMemoryMmap>, tap: Option<Arc<dyn Tap>>) -> Result<Self, Error> {
         config.validate()?;
-        let ram = Arc::new(Ram::new(&ram)?);
+        let ram = Arc::new(Ram::new(&ram, Feed::new(tap))?);
+        if let Some(tap) = ram.feed.tap() {
+            tap.start(&config, &ram.layout());
+        }
         let arena = Arc::new(Arena::new(ram.pages())?);
         let engine = Engine::new(config, Arc::clone(&ram), Arc::clone(&arena));
         Ok(Self { shared: Arc::new(Shared { ram, arena, engine: Mutex::new(engine) }) })
@@ -89,11 +103,15 @@ impl Coherence {
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             model.clone_into(&mut device.model);
         }
+        engine.ram.feed.input(|| Input::AddDevice { requester, model: Cow::Borrowed(model) });
     }
 
     /// A call of the guest (event A). Whatever it holds, it is answered.
     pub fn call(&self, caller: Caller, call: &ApiCall) -> Answer {
-        self.shared.lock().call(caller, call)
+        let mut engine = self.shared.lock();
+        let answer = engine.call(caller, call);
+        engine.ram.feed.input(|| Input::Call { caller, call: Cow::Borrowed(call), answer: Cow::Borrowed(&answer) });
+        answer
     }
 
     /// The function's Command register bit 2 (event B). Functions start without it, platform devices with.
@@ -102,6 +120,7 @@ impl Coherence {
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             device.bus_master = on;
         }
+        engine.ram.feed.input(|| Input::BusMaster { requester, on });
     }
 
     /// The CPU is in a write to a register of the device (event B): what the device does from now on is attributed to `site`.
@@ -110,6 +129,7 @@ impl Coherence {
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             device.kick = site;
         }
+        engine.ram.feed.input(|| Input::Kick { requester, site });
     }
 
     /// The function was reset (event B): it may not master the bus any more, its mappings stay.
@@ -119,21 +139,34 @@ impl Coherence {
             device.bus_master = matches!(requester, Requester::Platform(_));
             device.kick = SiteId::default();
         }
+        engine.ram.feed.input(|| Input::Reset { requester });
     }
 
     /// Something was not seen from now on (DV901); `what` says what in a few words.
     pub fn blind_spot(&self, what: String) {
-        self.shared.lock().blind_spot(&what);
+        let mut engine = self.shared.lock();
+        engine.blind_spot(&what);
+        engine.ram.feed.input(|| Input::BlindSpot { what: Cow::Owned(what) });
     }
 
     /// Makes map and alloc calls fail from now on as `plan` wants it.
     pub fn set_fault_plan(&self, plan: Box<dyn FaultPlan>) {
-        self.shared.lock().faults = Some(plan);
+        let mut engine = self.shared.lock();
+        engine.faults = Some(match engine.ram.feed.tap() {
+            Some(tap) => Box::new(SeenPlan { plan, tap: Arc::clone(tap) }),
+            None => plan,
+        });
     }
 
     /// Gives the core somebody who can keep the CPU from pages. Before the guest starts; without one nothing is watched.
     pub fn set_gate(&self, gate: Arc<dyn Gate>) {
-        self.shared.lock().set_gate(gate);
+        let mut engine = self.shared.lock();
+        let gate = match engine.ram.feed.tap() {
+            Some(tap) => Arc::new(SeenGate { gate, tap: Arc::clone(tap) }),
+            None => gate,
+        };
+        engine.set_gate(gate);
+        engine.ram.feed.input(|| Input::Gate);
     }
 
     /// The device gave the CPU a sign: it raised an interrupt, or one of its registers was read (event B).
@@ -143,18 +176,26 @@ impl Coherence {
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             device.signal = seq;
         }
+        engine.ram.feed.input(|| Input::Signalled { requester });
     }
 
     /// An instruction was stopped at a guarded page. Judges it, then calls `perform` with the lock held, so that the access and a
     /// hand-over of the same bytes exclude each other. `perform` must not call the core; where the instruction is executed
     /// by the CPU afterwards (or was already), it does nothing.
     pub fn cpu_access(&self, op: &CpuOp<'_>, witness: &mut dyn Witness, perform: &mut dyn FnMut()) -> Seen {
-        self.shared.lock().cpu_access(op, witness, perform)
+        let mut engine = self.shared.lock();
+        let Some(tap) = engine.ram.feed.tap().cloned() else { return engine.cpu_access(op, witness, perform) };
+        let seen = engine.cpu_access(op, &mut Heard { witness, tap: &*tap }, perform);
+        let accesses = Cow::Borrowed(op.accesses);
+        tap.input(&Input::CpuAccess { accesses, cpu: op.cpu, user: op.user, rip: op.rip, innocent: seen.innocent });
+        seen
     }
 
     /// The gate's owner cannot keep a page guarded any more (`why` says it in a few words): it is opened and checked by content only until its last mapping ends.
     pub fn abandon_page(&self, page: Gpa, why: &str) {
-        self.shared.lock().abandon_page(page, why);
+        let mut engine = self.shared.lock();
+        engine.abandon_page(page, why);
+        engine.ram.feed.input(|| Input::AbandonPage { page, why: Cow::Borrowed(why) });
     }
 
     /// The number of a call stack, innermost frame first.
@@ -162,9 +203,15 @@ impl Coherence {
     pub fn intern_site(&self, stack: Vec<Frame>) -> SiteId {
         let mut engine = self.shared.lock();
         let known = !stack.is_empty();
+        let (before, copy) = (engine.sites.len(), engine.ram.feed.tap().map(|_| stack.clone()));
         let site = engine.sites.intern(stack);
-        if known && site == SiteId::default() {
+        let full = known && site == SiteId::default();
+        if full {
             engine.blind_spot("the table of call stacks is full: later stacks are not told apart");
+        }
+        // A stack that was known changes nothing.
+        if full || engine.sites.len() > before {
+            engine.ram.feed.input(|| Input::Site { stack: Cow::Owned(copy.unwrap_or_default()), site });
         }
         site
     }
@@ -172,7 +219,10 @@ impl Coherence {
     /// The memory of a device, for bytes that are used when they are read.
     #[must_use]
     pub fn view(&self, requester: Requester) -> DmaView {
-        let id = self.shared.lock().device(requester);
+        let mut engine = self.shared.lock();
+        let id = engine.device(requester);
+        engine.ram.feed.input(|| Input::View { requester });
+        drop(engine);
         DmaView::new(Arc::clone(&self.shared), id)
     }
 
@@ -185,14 +235,20 @@ impl Coherence {
     /// Counters so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats_now()
+        let mut engine = self.shared.lock();
+        let stats = engine.stats_now();
+        engine.ram.feed.input(|| Input::Stats);
+        stats
     }
 
     /// Ends the run: looks for what can only be said at the end, and returns everything. Calling it twice reports what ends
     /// with the run twice as often but loses nothing.
     #[must_use]
     pub fn finish(&self) -> Summary {
-        self.shared.lock().finish()
+        let mut engine = self.shared.lock();
+        let summary = engine.finish();
+        engine.ram.feed.input(|| Input::Finish);
+        summary
     }
 
     #[cfg(test)]
@@ -282,6 +338,24 @@ impl Engine {
         self.devices.push(Device::new(requester));
         self.by_requester.insert(requester, id);
         Some(id)
+    }
+
+    /// Whose record a device's is.
+    pub(crate) fn requester(&self, device: u32) -> Requester {
+        self.devices.get(device as usize).map_or(Requester::Platform(0), |d| d.requester)
+    }
+
+    /// An access of a device is over: whoever records it gets what the device wrote.
+    pub(crate) fn accessed(&mut self, access: Access, input: &Input<'_>) {
+        let Some(tap) = self.ram.feed.tap() else { return };
+        if let (Input::Access { write: true, .. }, true, Some(mapping)) = (input, access.two_copies, self.mappings.get(access.mapping)) {
+            for chunk in chunks(&mapping.segments, access.range) {
+                self.copies.stored(&chunk, |from, bytes| {
+                    tap.detail(Detail::Stored(chunk.at(from).saturating_sub(access.range.start), bytes));
+                });
+            }
+        }
+        tap.input(input);
     }
 
     fn call(&mut self, caller: Caller, call: &ApiCall) -> Answer {

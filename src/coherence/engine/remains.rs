@@ -9,10 +9,9 @@ use crate::finding::AccessInfo;
 use crate::rules;
 use crate::watch::CpuAccess;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
-/// How long bytes are kept.
-const KEPT_FOR: Duration = Duration::from_millis(100);
+/// How long bytes are kept, in nanoseconds.
+const KEPT_FOR: u64 = 100_000_000;
 /// Pages kept at once.
 const MAX_KEPT: usize = 1024;
 
@@ -24,7 +23,8 @@ struct Remain {
     mapping: u32,
     /// Tells the mapping's record from that of a later one.
     seq: u64,
-    since: Instant,
+    /// By the core's clock.
+    since: u64,
 }
 
 /// The pages kept, oldest first.
@@ -35,7 +35,7 @@ impl Engine {
     /// Takes the pages of a mapping that ends without a sync out, and keeps those that hold bytes of the device.
     pub(super) fn uncover_skipped(&mut self, device: u32, id: u32) {
         let Some(mapping) = self.mappings.get(id) else { return };
-        let since = Instant::now();
+        let since = self.ram.feed.now();
         for chunk in chunks(&mapping.segments, mapping.whole()) {
             if mapping.device_writable() && self.copies.leave_remains(&chunk, id) {
                 self.cpu.remains.0.push_back(Remain { chunk, device, mapping: id, seq: mapping.seq, since });
@@ -57,7 +57,11 @@ impl Engine {
     /// Forgets what is too old.
     #[inline]
     pub(super) fn expire_remains(&mut self) {
-        while self.cpu.remains.0.front().is_some_and(|old| old.since.elapsed() > KEPT_FOR) {
+        if self.cpu.remains.0.is_empty() {
+            return;
+        }
+        let now = self.ram.feed.now();
+        while self.cpu.remains.0.front().is_some_and(|old| now.saturating_sub(old.since) > KEPT_FOR) {
             self.drop_oldest();
         }
     }

@@ -18,6 +18,7 @@ pub(super) struct World {
     pub(super) ram: Arc<GuestMemoryMmap>,
     pub(super) device: Requester,
     pub(super) view: DmaView,
+    _kept: super::Kept,
 }
 
 pub(super) const DEVICE: Requester = Requester::Pci(Bdf::new(0, 2, 0));
@@ -35,10 +36,10 @@ impl World {
         let ram = Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
         let mut config = Config::for_ram(RAM);
         change(&mut config);
-        let core = Coherence::new(config, Arc::clone(&ram)).unwrap();
+        let (core, kept) = super::core_over(config, Arc::clone(&ram));
         core.add_device(DEVICE, "test");
         core.set_bus_master(DEVICE, true);
-        let world = Self { view: core.view(DEVICE), core, ram, device: DEVICE };
+        let world = Self { view: core.view(DEVICE), core, ram, device: DEVICE, _kept: kept };
         world.call(&ApiCall::Bound { driver: "testdrv".into() });
         world
     }

@@ -151,3 +151,13 @@ fn handles_run_out_and_come_back() {
     }
     assert_eq!(w.bad(), ["DV901w"]);
 }
+
+#[test]
+fn a_resource_beyond_the_end_of_the_address_space_is_refused() {
+    let w = World::new();
+    for family in [Family::Resource, Family::Coherent] {
+        let call = MapCall { family, attrs: Attrs::MMIO, ..single(u64::MAX - 0xfff, 0x2000, Bidirectional) };
+        assert_eq!(w.call(&ApiCall::Map(call)), Answer::Failed);
+    }
+    assert_eq!(w.bad(), ["DV901w"]);
+}

@@ -6,6 +6,7 @@ mod faults;
 mod fixture;
 mod flights;
 mod idioms;
+mod inside;
 mod life;
 mod limits;
 mod lines;
@@ -17,3 +18,18 @@ mod syncs;
 mod view;
 mod watch;
 mod watched;
+
+use crate::{Coherence, Config};
+use std::sync::Arc;
+use vm_memory::GuestMemoryMmap;
+
+/// Random histories the model plays by default.
+const CASES: u32 = 96;
+
+/// What a machine keeps to its end. Whoever plays these tests on another core (the recorder does) has its own.
+struct Kept;
+
+/// The core a machine is built on.
+fn core_over(config: Config, ram: Arc<GuestMemoryMmap>) -> (Coherence, Kept) {
+    (Coherence::new(config, ram).unwrap(), Kept)
+}

@@ -152,9 +152,9 @@ fn directions(n: u8) -> Direction {
     [Bidirectional, ToDevice, FromDevice][usize::from(n) % 3]
 }
 
-/// 96, or what `PROPTEST_CASES` asks for.
+/// [`CASES`](super::CASES), or what `PROPTEST_CASES` asks for.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(96)
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(super::CASES)
 }
 
 fn pattern(value: u8, step: usize) -> u8 {

@@ -1,9 +1,10 @@
 //! Figures of the CPU watch.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Why a guarded page stopped a CPU, in traps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traps {
     /// An instruction's memory operand.
     pub data: u64,
@@ -28,7 +29,7 @@ impl Traps {
 }
 
 /// Figures of the CPU watch in one run, all CPUs. Counts and times, so different in every run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchStats {
     /// Traps by class.
     pub traps: Traps,

@@ -1,0 +1,89 @@
+//! The tests, on a core that is recorded.
+
+#[path = "../../../coherence/tests/alias.rs"]
+mod alias;
+#[path = "../../../coherence/tests/bus.rs"]
+mod bus;
+#[path = "../../../coherence/tests/faults.rs"]
+mod faults;
+#[path = "../../../coherence/tests/fixture.rs"]
+mod fixture;
+#[path = "../../../coherence/tests/flights.rs"]
+mod flights;
+#[path = "../../../coherence/tests/idioms.rs"]
+mod idioms;
+#[path = "../../../coherence/tests/life.rs"]
+mod life;
+#[path = "../../../coherence/tests/limits.rs"]
+mod limits;
+#[path = "../../../coherence/tests/lines.rs"]
+mod lines;
+#[path = "../../../coherence/tests/maps.rs"]
+mod maps;
+#[path = "../../../coherence/tests/model.rs"]
+mod model;
+#[path = "../../../coherence/tests/ownership.rs"]
+mod ownership;
+#[path = "../../../coherence/tests/regressions.rs"]
+mod regressions;
+#[path = "../../../coherence/tests/syncs.rs"]
+mod syncs;
+#[path = "../../../coherence/tests/watch.rs"]
+mod watch;
+#[path = "../../../coherence/tests/watched.rs"]
+mod watched;
+
+use crate::{Coherence, Config};
+use dmavet_trace::{End, Reader, Recorder, replay};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+use vm_memory::GuestMemoryMmap;
+
+/// Random histories the model plays by default: each is played twice here.
+const CASES: u32 = 24;
+
+/// A trace in memory.
+#[derive(Clone, Debug, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ends the recording with the test, and replays it.
+struct Kept {
+    core: Coherence,
+    recorder: Arc<Recorder>,
+    trace: Memory,
+}
+
+fn core_over(config: Config, ram: Arc<GuestMemoryMmap>) -> (Coherence, Kept) {
+    let trace = Memory::default();
+    let recorder = Arc::new(Recorder::new(Box::new(trace.clone())));
+    let core = Coherence::with_tap(config, ram, Some(Arc::<Recorder>::clone(&recorder))).unwrap();
+    (core.clone(), Kept { core, recorder, trace })
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let run = self.core.finish();
+        let figures = self.recorder.finish().unwrap();
+        let bytes = self.trace.0.lock().unwrap();
+        let again = replay(Reader::new(&bytes[..]).unwrap()).unwrap();
+        assert_eq!(again.divergence, None);
+        assert_eq!((again.end, again.inputs, bytes.len() as u64), (End::Whole, figures.inputs, figures.written));
+        assert_eq!(again.summary.findings, run.findings);
+        assert_eq!(again.summary.stats, run.stats);
+        assert_eq!(again.summary.devices, run.devices);
+        assert!(again.summary.sites.iter().eq(run.sites.iter()));
+    }
+}

@@ -1,0 +1,54 @@
+//! A recorded run of a real guest, judged again without one.
+
+use crate::tool::{batch, dmavet, findings, lab};
+use serde_json::Value;
+
+#[test]
+fn a_recorded_guest_run_replays_to_the_same_findings() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let lines = ["--record --module ref:ncdma/stale-reuse", "--record --module ref:ncdma"];
+    let dirs = batch(dir.path(), &lines.map(str::to_owned));
+    for (dir, code) in dirs.iter().zip([1, 0]) {
+        let recorded = findings(dir);
+        let json = |path: &str| -> Value {
+            let ran = dmavet(["replay", "--format", "json", path]);
+            assert_eq!((ran.code, ran.stderr.as_str()), (code, ""), "{}", ran.all());
+            serde_json::from_str(&ran.stdout).expect("JSON")
+        };
+        assert_eq!(json(dir.to_str().unwrap()), recorded, "the run directory");
+        // The modules' debug objects are still in the cache: even the file alone gives all of it.
+        let trace = dir.join("trace");
+        assert_eq!(json(trace.to_str().unwrap()), recorded, "the trace alone");
+    }
+
+    let whole = std::fs::read(dirs[0].join("trace")).unwrap();
+    let broken = dir.path().join("broken");
+    let replay = |bytes: &[u8]| {
+        std::fs::write(&broken, bytes).unwrap();
+        dmavet(["replay", broken.to_str().unwrap()])
+    };
+    let cut = replay(&whole[..whole.len() - 10]);
+    assert!([1, 4].contains(&cut.code) && cut.stderr.contains("has no end"), "{}", cut.all());
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let damaged = replay(&damaged);
+    assert!(damaged.code == 2 && damaged.stderr.contains("damaged at offset "), "{}", damaged.all());
+    let mut newer = whole;
+    newer[8] += 1;
+    let newer = replay(&newer);
+    assert!(newer.code == 2 && newer.stderr.contains("version 2"), "{}", newer.all());
+}
+
+#[test]
+fn what_is_no_trace_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = dmavet(["replay".as_ref(), dir.path().as_os_str()]);
+    assert!(ran.code == 2 && ran.stderr.contains("--record"), "{}", ran.all());
+    let text = dir.path().join("text");
+    std::fs::write(&text, "not a trace").unwrap();
+    let ran = dmavet(["replay".as_ref(), text.as_os_str()]);
+    assert!(ran.code == 2 && ran.stderr.contains("text: this is not a trace of dmavet"), "{}", ran.all());
+    let ran = dmavet(["replay", "/nowhere/trace"]);
+    assert!(ran.code == 2 && ran.stderr.contains("/nowhere/trace"), "{}", ran.all());
+}
