@@ -17,6 +17,10 @@ pub struct BatchArgs {
     #[arg(long, value_enum, default_value_t = Host::Auto)]
     pub host: Host,
 
+    /// Labs that share the runs, where they go to the lab: each takes one CPU and the memory of its largest guest and 1.2 GiB more
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub labs: u8,
+
     /// Directory that gets a run directory for each line, named 001, 002, ... (default: dmavet-runs/DATE-TIME-PID)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -60,7 +64,7 @@ pub fn batch(args: &BatchArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
     if plans.is_empty() {
         return Err(Failure::usage(format!("{} holds no run", args.file.display())));
     }
-    let results = run::execute_all(&plans, place, cache, &show)?;
+    let results = run::execute_all(&plans, place, usize::from(args.labs), cache, &show)?;
     let mut worst = Exit::Clean;
     for (plan, result) in plans.iter().zip(&results) {
         if !args.quiet {

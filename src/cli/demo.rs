@@ -59,7 +59,7 @@ pub fn demo(args: &DemoArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
         let line = Line::try_parse_from(words).map_err(|e| Failure::internal(e.to_string()))?;
         plans.push(run::prepare(&line.args, cache, command, &show)?);
     }
-    let results = run::execute_all(&plans, place, cache, &show)?;
+    let results = run::execute_all(&plans, place, 1, cache, &show)?;
     for (number, (result, (_, _, what))) in results.iter().zip(RUNS).enumerate() {
         println!("\n--- {}. {what} ---\n", number + 1);
         run::print_result(result, Format::Text)?;

@@ -173,7 +173,7 @@ pub fn run(args: &RunArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
     }
     let place = host::choose(args.host)?;
     let plan = run::prepare(args, cache, command, &show)?;
-    let mut results = run::execute_all(std::slice::from_ref(&plan), place, cache, &show)?;
+    let mut results = run::execute_all(std::slice::from_ref(&plan), place, 1, cache, &show)?;
     let result = results.pop().ok_or_else(|| Failure::internal("the run left no result"))?;
     run::print_result(&result, args.format)?;
     Ok(result.exit)

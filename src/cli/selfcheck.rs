@@ -96,13 +96,11 @@ fn text(report: &Report, lab: bool) -> String {
     let absent = report.forms.iter().filter(|f| f.auto == Verdict::NotThere).count();
     lines.push(format!("    {} forms; {out} cannot run on this KVM, {absent} not on this CPU", report.forms.len()));
     for hammer in &report.hammer {
-        lines.push(format!(
-            "  {:<66} {} made, {} counted, {} told",
-            format!("{} ({} of the host's)", hammer.what, hammer.host_cpus),
-            hammer.made,
-            hammer.counted,
-            hammer.told
-        ));
+        let result = match hammer.broke.last() {
+            Some(how) if !hammer.ran => format!("not run: the lab lost {} machines, the last with {how}", hammer.broke.len()),
+            _ => format!("{} made, {} counted, {} told", hammer.made, hammer.counted, hammer.told),
+        };
+        lines.push(format!("  {:<66} {result}", format!("{} ({} of the host's)", hammer.what, hammer.host_cpus)));
     }
     lines.extend(report.failures().into_iter().map(|failure| format!("WRONG  {failure}")));
     lines.push(String::new());

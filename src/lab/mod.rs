@@ -72,7 +72,7 @@ pub enum LabEvent {
     Preparing(Step),
     /// The outer machine starts.
     Booting,
-    /// It did not come up, or hung, and is started once more.
+    /// It did not come up, or (with several CPUs) hung or fell over, and is started once more.
     Rebooting,
     /// It is up; time since the start of QEMU.
     Booted(Duration),
@@ -155,9 +155,10 @@ pub fn run(jobs: &[LabJob], options: &LabOptions<'_>, observer: &mut dyn FnMut(L
         let machine = qemu::Qemu::start(&program, options.outer.cpus, &kernel.vmlinux, &archive, options.memory_mb)?;
         let mut session = Session::new(machine, jobs, options, &marker)?;
         match session.run(observer) {
-            // Software emulation hangs in early boot now and then, and with several CPUs at any time.
+            // Software emulation hangs in early boot now and then, and with several CPUs hangs or falls over at any time.
             Err(LabError::NoBoot { .. }) if !tries.is_empty() => {}
-            Err(LabError::Stuck { .. }) if options.outer.cpus > 1 && !tries.is_empty() => {}
+            Err(LabError::Stuck { .. } | LabError::Died { .. } | LabError::Panic { .. }) if options.outer.cpus > 1 && !tries.is_empty() => {
+            }
             other => return other,
         }
     }

@@ -51,7 +51,7 @@ impl FromStr for Choice {
 pub struct Outer {
     /// Its QEMU.
     pub qemu: Choice,
-    /// Its CPUs. With more than one QEMU's software emulation hangs now and then; the lab then starts over.
+    /// Its CPUs. With more than one QEMU's software emulation hangs or falls over now and then; the lab then starts over.
     pub cpus: u8,
 }
 
@@ -72,7 +72,7 @@ impl Outer {
         }
     }
 
-    /// How often the machine may fail to come up, or hang, before the lab gives up.
+    /// How often the machine may fail to come up, hang or fall over before the lab gives up.
     pub(super) fn tries(&self) -> usize {
         if self.cpus == 1 { 2 } else { 4 }
     }

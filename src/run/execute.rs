@@ -36,11 +36,11 @@ pub struct RunResult {
     pub pedantic: bool,
 }
 
-/// Executes `plans` one after the other.
+/// Executes `plans`: one after the other here, or in so many labs.
 ///
 /// # Errors
 /// When a run could not be made at all.
-pub fn execute_all(plans: &[Plan], place: Place, cache: Option<&Path>, show: &Show) -> Result<Vec<RunResult>, Failure> {
+pub fn execute_all(plans: &[Plan], place: Place, labs: usize, cache: Option<&Path>, show: &Show) -> Result<Vec<RunResult>, Failure> {
     match place {
         Place::Here => {
             for plan in plans {
@@ -49,7 +49,7 @@ pub fn execute_all(plans: &[Plan], place: Place, cache: Option<&Path>, show: &Sh
                 }
             }
         }
-        Place::Lab => in_lab::execute(plans, cache, show)?,
+        Place::Lab => in_lab::execute(plans, labs, cache, show)?,
     }
     plans.iter().filter(|p| p.run_dir.join(Report::FILE).exists()).map(result_of).collect()
 }

@@ -1,4 +1,4 @@
-//! Executes prepared runs in the lab: one outer machine for all of them.
+//! Executes prepared runs in the lab: one outer machine for all of them, or several that share them.
 
 use crate::exit::{Exit, Failure};
 use crate::lab::{self, LabError, LabEvent, LabJob, LabOptions, Stream};
@@ -14,11 +14,30 @@ const OVERHEAD_MIB: u64 = 1200;
 /// How much longer than its own limits a run may take before the lab ends it.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Runs `plans` in order; each leaves its results in its run directory on this machine.
+/// Runs `plans` in at most `labs` outer machines; each leaves its results in its run directory on this machine.
 ///
 /// # Errors
-/// When the lab cannot be had, breaks down, or a job ends without results.
-pub fn execute(plans: &[Plan], cache: Option<&Path>, show: &Show) -> Result<(), Failure> {
+/// When a lab cannot be had, breaks down, or a job ends without results.
+pub fn execute(plans: &[Plan], labs: usize, cache: Option<&Path>, show: &Show) -> Result<(), Failure> {
+    let labs = labs.clamp(1, plans.len().max(1));
+    if !show.quiet {
+        let machines = if labs == 1 { "a software-emulated machine".to_owned() } else { format!("{labs} software-emulated machines") };
+        eprintln!("dmavet: KVM here cannot run Linux, or the lab was asked for: running in {machines}");
+    }
+    if labs == 1 {
+        return in_one(&plans.iter().collect::<Vec<_>>(), cache, show);
+    }
+    // Dealt out like cards: neighbours in a file tend to take equally long.
+    let hands = (0..labs).map(|lab| plans.iter().skip(lab).step_by(labs).collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        let labs: Vec<_> = hands.map(|hand| scope.spawn(move || in_one(&hand, cache, show))).collect();
+        // The scope waits for the others if one fails.
+        labs.into_iter().try_for_each(|lab| lab.join().unwrap_or_else(|_| Err(Failure::internal("a lab's thread panicked".to_owned()))))
+    })
+}
+
+/// Runs `plans` in order in one outer machine.
+fn in_one(plans: &[&Plan], cache: Option<&Path>, show: &Show) -> Result<(), Failure> {
     let cache = Cache::open(cache).map_err(|e| Failure::cannot_run(e.to_string()))?;
     let cancel = host::cancel_on_signals()?;
     let largest = plans.iter().map(|p| p.memory >> 20).max().unwrap_or(0);
@@ -27,9 +46,6 @@ pub fn execute(plans: &[Plan], cache: Option<&Path>, show: &Show) -> Result<(), 
     options.job_limit = job_limit(plans);
     options.console_log = plans.first().map(|p| p.run_dir.join("lab-console.log"));
     let jobs: Vec<LabJob> = plans.iter().map(|plan| job(plan, show)).collect();
-    if !show.quiet {
-        eprintln!("dmavet: KVM here cannot run Linux, or the lab was asked for: running in a software-emulated machine");
-    }
     let results = lab::run(&jobs, &options, &mut |event| tell(&event, show)).map_err(failure)?;
     for (plan, result) in plans.iter().zip(&results) {
         let known = result.exit_code.and_then(Exit::from_code);
@@ -68,7 +84,7 @@ fn job(plan: &Plan, show: &Show) -> LabJob {
 }
 
 /// The longest any of the runs may take by its own limits.
-fn job_limit(plans: &[Plan]) -> Option<Duration> {
+fn job_limit(plans: &[&Plan]) -> Option<Duration> {
     let limits = plans.iter().map(|p| (p.limits.boot != 0 && p.limits.command != 0).then_some(p.limits.boot + p.limits.command));
     let longest = limits.collect::<Option<Vec<u64>>>()?.into_iter().max()?;
     Some(Duration::from_secs(longest) + GRACE)

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-/// Counts signs of life, for the silence limit: writes to devices and calls of the agent. Reads do not count, because a driver that
-/// polls a register for ever is as silent as one that sleeps.
+/// Counts signs of life, for the silence limit: writes to devices, writes to watched pages and calls of the agent. Reads do not count,
+/// because a driver that polls a register or a descriptor for ever is as silent as one that sleeps.
 #[derive(Debug, Default)]
 pub struct Activity(AtomicU64);
 

@@ -33,7 +33,7 @@ impl From<Output> for Ran {
     }
 }
 
-/// One lab at a time: each takes a core of its own, and guests that starve miss their own time limits.
+/// One user of labs at a time: each lab takes a core of its own, and guests that starve miss their own time limits.
 pub fn lab() -> MutexGuard<'static, ()> {
     static LAB: Mutex<()> = Mutex::new(());
     LAB.lock().unwrap_or_else(PoisonError::into_inner)
@@ -56,12 +56,13 @@ pub fn dmavet<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Ran {
     command(args).output().expect("dmavet starts").into()
 }
 
-/// Makes several runs in one batch; their run directories, by the order of the lines.
+/// Makes several runs in one batch, in as many labs as there are cores (two at most); their run directories, by the order of the lines.
 pub fn batch(dir: &Path, lines: &[String]) -> Vec<PathBuf> {
     let file = dir.join("batch");
     std::fs::write(&file, lines.join("\n")).expect("batch file");
     let out = dir.join("out");
-    let ran = dmavet(["batch".as_ref(), "--out".as_ref(), out.as_os_str(), file.as_os_str()]);
+    let labs = std::thread::available_parallelism().map_or(1, usize::from).min(2).to_string();
+    let ran = dmavet(["batch".as_ref(), "--labs".as_ref(), labs.as_ref(), "--out".as_ref(), out.as_os_str(), file.as_os_str()]);
     assert!(ran.stdout.contains(&format!("{} runs", lines.len())), "{}", ran.all());
     (1..=lines.len()).map(|n| out.join(format!("{n:03}"))).collect()
 }

@@ -166,6 +166,46 @@ fn hand_overs_during_locked_increments_lose_nothing() {
     assert!(remains.watch.emulated() <= 2 * u64::from(ROUNDS) + 2);
 }
 
+/// Two CPUs count for themselves without ever leaving the guest by themselves, while two others stop them again and again: nobody counts on
+/// meanwhile, and all go on afterwards.
+#[test]
+fn cpus_in_the_guest_stop_and_go_on() {
+    const STOPS: u32 = 5000;
+    let code = with_power_off(&[
+        0xbb, 0x00, 0x10, 0x40, 0x00, // mov ebx, DATA + 0x1000
+        0x48, 0xff, 0x44, 0xfb, 0x08, // 1: inc qword [rbx + rdi * 8 + 8]
+        0x83, 0x3b, 0x00, // cmp dword [rbx], 0
+        0x74, 0xf6, // jz 1b
+    ]);
+    let guest = guest(2, &code, TierChoice::Auto);
+    let stoppers: Vec<_> = (0..2)
+        .map(|_| {
+            let (watch, ram) = (guest.watch.clone(), guest.ram.clone());
+            std::thread::spawn(move || {
+                let counters = || [8, 16].map(|at| ram.read_obj::<u64>(GuestAddress(DATA + 0x1000 + at)).unwrap());
+                while counters().contains(&0) {
+                    std::thread::yield_now();
+                }
+                for _ in 0..STOPS {
+                    let stopped = watch.world.stop(usize::MAX);
+                    let before = counters();
+                    std::hint::spin_loop();
+                    assert_eq!(counters(), before, "a stopped CPU goes on");
+                    drop(stopped);
+                }
+            })
+        })
+        .collect();
+    let (over, ram) = (std::thread::spawn(move || stoppers.into_iter().for_each(|s| s.join().unwrap())), guest.ram.clone());
+    let ender = std::thread::spawn(move || {
+        let result = over.join();
+        ram.write_obj(1u32, GuestAddress(DATA + 0x1000)).unwrap();
+        result.unwrap();
+    });
+    guest.run();
+    ender.join().unwrap();
+}
+
 /// `cargo test --release -p dmavet-vmm --lib time_of_a_trap -- --ignored --nocapture`
 #[test]
 #[ignore = "prints times"]

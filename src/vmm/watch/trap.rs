@@ -373,6 +373,9 @@ impl Trapper {
         events: kvm_vcpu_events,
     ) -> Result<After, KvmError> {
         let watch = self.watch.clone();
+        if prepared.pieces().iter().any(|piece| piece.write) {
+            board.activity.note();
+        }
         let emulate = watch.config.tier == TierChoice::Auto && prepared.can_emulate();
         let bitness = cpu.bitness();
         let manner = LazyCell::new(|| Manner::of(insn.bytes().as_slice(), bitness));
@@ -426,6 +429,10 @@ impl Trapper {
             Stepped::Other(reason) => After::Exit(reason),
             Stepped::GaveUp => {
                 self.stats.watchdog += 1;
+                if StoppedCpu::read(cpu.fd(), watch.synced)?.regs().rip != regs.rip {
+                    Tally::one(&watch.tally.overrun);
+                    watch.core.blind_spot("a single step of a CPU did not end after one instruction: what it did then is not known".into());
+                }
                 // Should it stop here again, the next attempt is not a step.
                 if self.gave_up.replace(regs.rip) == Some(regs.rip) {
                     self.lend(pages, regs.rip, || prepared.form());

@@ -15,10 +15,12 @@ pub struct Ways {
     pub served: u64,
     /// Exceptions injected.
     pub injected: u64,
+    /// Steps that did not end after their instruction: what the CPU did until it was stopped is not known.
+    pub overrun: u64,
 }
 
 impl Ways {
-    /// All of them.
+    /// All traps.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.emulated + self.stepped + self.opened + self.served + self.injected
@@ -33,6 +35,7 @@ impl Ways {
             opened: self.opened.saturating_sub(earlier.opened),
             served: self.served.saturating_sub(earlier.served),
             injected: self.injected.saturating_sub(earlier.injected),
+            overrun: self.overrun.saturating_sub(earlier.overrun),
         }
     }
 }
@@ -50,6 +53,8 @@ pub struct Tally {
     pub served: AtomicU64,
     /// See [`Ways`].
     pub injected: AtomicU64,
+    /// See [`Ways`].
+    pub overrun: AtomicU64,
 }
 
 impl Tally {
@@ -67,6 +72,7 @@ impl Tally {
             opened: get(&self.opened),
             served: get(&self.served),
             injected: get(&self.injected),
+            overrun: get(&self.overrun),
         }
     }
 }
