@@ -40,3 +40,16 @@ pub(crate) fn rearmed(mapping: &Mapping, written: ByteRange, profile: Profile) -
     let severity = if profile.machine().keeps_lines { Severity::Error } else { Severity::Note };
     Some(Verdict::new(Code::DV222, message).severity(severity).range(range).at_fault(last.seq))
 }
+
+/// DV222 by its consequence (DV210, DV401 where there never was a first hand-over): a for_cpu that does nothing left the CPU with the
+/// lines it had in its cache.
+pub(crate) fn stale(mapping: &Mapping, bytes: ByteRange, what: &str, handed: bool) -> Verdict {
+    let of = bytes_of(bytes, mapping.size);
+    if !handed {
+        let (code, how) = super::ownership::first_missing(mapping);
+        let message = format!("The CPU does not see what the device wrote to {of} {how}: its own lines are still in the cache at {what}.");
+        return Verdict::new(code, message).kind(Code::DV202).range(bytes);
+    }
+    let message = format!("The CPU does not see what the device wrote to {of}: its lines are in the cache since the last {what}.");
+    Verdict::new(Code::DV222, message).severity(Severity::Error).kind(Code::DV202).range(bytes)
+}
