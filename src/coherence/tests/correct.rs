@@ -3,6 +3,7 @@
 use super::fixture::*;
 use super::idioms;
 use crate::*;
+use proptest::prelude::*;
 
 /// Every combination that means something, a few seeds for the one that draws.
 pub(super) fn machines() -> impl Iterator<Item = (Profile, Edges, Cache, u64)> {
@@ -184,4 +185,135 @@ fn combinations_that_mean_nothing_are_refused() {
     );
     (config.edges, config.cache) = (Edges::Isolate, Cache::Evict);
     assert!(config.validate().unwrap_err().to_string().starts_with("--cache evict means nothing"));
+}
+
+/// One round of a correct driver on a mapped buffer.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    /// The bytes it is about, as parts of the buffer in thousandths.
+    part: (usize, usize),
+    cpu_writes: bool,
+    device_writes: bool,
+    value: u8,
+}
+
+fn rounds() -> impl Strategy<Value = Vec<Round>> {
+    let round = (0usize..1000, 1usize..1000, any::<bool>(), any::<bool>(), any::<u8>());
+    let round = round.prop_map(|(start, len, cpu_writes, device_writes, value)| Round {
+        part: (start, (start + len).min(1000)),
+        cpu_writes,
+        device_writes,
+        value,
+    });
+    prop::collection::vec(round, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: super::CASES / 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_correct_driver_gets_its_data_on_every_machine(
+        start in 0usize..300, len in 64usize..700, receive in any::<bool>(), rounds in rounds(),
+    ) {
+        everywhere(|edges| {
+            // With real lines a correct driver has its buffers on lines.
+            let (start, len) = if edges == Edges::Line { (start / 64 * 64, len / 64 * 64) } else { (start, len) };
+            let direction = if receive { FromDevice } else { Bidirectional };
+            let w = World::new();
+            let gpa = BUF + start as u64;
+            w.cpu_write(BUF, &[0x5a; 4096]);
+            let dma = w.map(gpa, len as u64, direction);
+            let mut expected = vec![0x5a; len];
+            for round in &rounds {
+                let mut part = (round.part.0 * len / 1000, (round.part.1 * len / 1000).max(round.part.0 * len / 1000 + 1).min(len));
+                if edges == Edges::Line {
+                    part = (part.0 / 64 * 64, part.1.next_multiple_of(64));
+                }
+                let (at, bytes) = (Iova(dma.0 + part.0 as u64), part.1 - part.0);
+                if round.device_writes {
+                    w.write(at, &vec![round.value; bytes]);
+                    expected[part.0..part.1].fill(round.value);
+                }
+                w.for_cpu(at, bytes as u64, direction);
+                let seen = w.cpu_read(gpa + part.0 as u64, bytes);
+                // What neither side wrote, and what the CPU wrote into a receive buffer, need not come back.
+                assert!(!(round.device_writes || !receive) || seen == expected[part.0..part.1], "{round:?}: {seen:02x?}");
+                if round.cpu_writes {
+                    w.cpu_write(gpa + part.0 as u64, &vec![!round.value; bytes]);
+                    expected[part.0..part.1].fill(!round.value);
+                }
+                w.for_device(at, bytes as u64, direction);
+                if !receive {
+                    assert!(w.read(at, bytes) == expected[part.0..part.1], "{round:?}");
+                }
+            }
+            w.unmap(dma, len as u64, direction);
+            assert!(receive || w.cpu_read(gpa, len) == expected);
+            let page = w.cpu_read(BUF, 4096);
+            assert!(page[..start].iter().chain(&page[start + len..]).all(|byte| *byte == 0x5a), "beside the buffer");
+            w.silent();
+        });
+    }
+}
+
+/// One step of a driver that does as it likes.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    what: u8,
+    start: usize,
+    len: usize,
+    direction: u8,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: super::CASES / 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn guest_memory_outside_the_range_of_a_call_is_never_written(
+        steps in prop::collection::vec((0u8..7, 0usize..400, 1usize..300, 0u8..3), 1..30),
+    ) {
+        let steps: Vec<Step> = steps.into_iter().map(|(what, start, len, direction)| Step { what, start, len, direction }).collect();
+        everywhere(|edges| {
+            let w = World::new();
+            let mut live: Vec<(Iova, usize, usize, Direction)> = Vec::new();
+            for (n, step) in steps.iter().enumerate() {
+                let before = w.cpu_read(BUF, 4096);
+                let which = (!live.is_empty()).then(|| live[step.start % live.len()]);
+                let (mut from, mut to) = (0, 0);
+                match (step.what, which) {
+                    (0, _) => {
+                        let direction = [ToDevice, FromDevice, Bidirectional][usize::from(step.direction)];
+                        let dma = w.map(BUF + step.start as u64, step.len as u64, direction);
+                        live.push((dma, step.start, step.len, direction));
+                    }
+                    (1, Some((dma, start, len, direction))) => {
+                        live.retain(|one| one.0 != dma);
+                        w.unmap(dma, len as u64, direction);
+                        (from, to) = (start, start + len);
+                    }
+                    (2 | 3, Some((dma, start, len, direction))) => {
+                        let (into, size) = (step.len % len, 1 + step.start % (len - step.len % len));
+                        let at = Iova(dma.0 + into as u64);
+                        if step.what == 2 { w.for_cpu(at, size as u64, direction) } else { w.for_device(at, size as u64, direction) }
+                        (from, to) = (start + into, start + into + size);
+                    }
+                    (4, Some((dma, start, len, direction))) if direction != ToDevice => {
+                        w.write(dma, &vec![u8::try_from(n).unwrap() | 0x80; len]);
+                        // What is fetched early belongs to the buffer.
+                        (from, to) = (start, start + len);
+                    }
+                    (5 | 6, _) => {
+                        w.cpu_write(BUF + step.start as u64, &vec![u8::try_from(n).unwrap(); step.len]);
+                        (from, to) = (step.start, step.start + step.len);
+                    }
+                    _ => {}
+                }
+                if edges == Edges::Line && from < to {
+                    (from, to) = (from / 64 * 64, to.next_multiple_of(64));
+                }
+                let after = w.cpu_read(BUF, 4096);
+                assert!(before[..from] == after[..from] && before[to..] == after[to..], "{step:?}: {from}..{to}");
+            }
+        });
+    }
 }
