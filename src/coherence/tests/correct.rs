@@ -237,7 +237,9 @@ proptest! {
                 w.for_cpu(at, bytes as u64, direction);
                 let seen = w.cpu_read(gpa + part.0 as u64, bytes);
                 // What neither side wrote, and what the CPU wrote into a receive buffer, need not come back.
-                assert!(!(round.device_writes || !receive) || seen == expected[part.0..part.1], "{round:?}: {seen:02x?}");
+                if round.device_writes || !receive {
+                    assert!(seen == expected[part.0..part.1], "{round:?}: {seen:02x?}");
+                }
                 if round.cpu_writes {
                     w.cpu_write(gpa + part.0 as u64, &vec![!round.value; bytes]);
                     expected[part.0..part.1].fill(!round.value);
