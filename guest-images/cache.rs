@@ -23,12 +23,12 @@ pub(crate) const LAYOUT: u32 = 3;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// Neither `--cache`, `DMAVET_CACHE`, `XDG_CACHE_HOME` nor `HOME` says where the cache is.
-    #[error("no place for the cache: set DMAVET_CACHE (or --cache) to a directory with 1 GB free")]
+    /// Neither `--cache-dir`, `DMAVET_CACHE`, `XDG_CACHE_HOME` nor `HOME` says where the cache is.
+    #[error("no place for the cache: set DMAVET_CACHE (or --cache-dir) to a directory with 1 GB free")]
     NoPlace,
     /// The file system the cache lives on is full.
     #[error(
-        "no space left for {path} ({free_mb} MB free there): free about {needed_mb} MB, or put the cache elsewhere with DMAVET_CACHE or --cache"
+        "no space left for {path} ({free_mb} MB free there): free about {needed_mb} MB, or put the cache elsewhere with DMAVET_CACHE or --cache-dir"
     )]
     Full {
         /// File or directory that could not be written.
@@ -39,7 +39,7 @@ pub enum CacheError {
         needed_mb: u64,
     },
     /// The cache directory is not writable for this user.
-    #[error("{path} cannot be written by this user: choose another cache directory with DMAVET_CACHE or --cache")]
+    #[error("{path} cannot be written by this user: choose another cache directory with DMAVET_CACHE or --cache-dir")]
     NotWritable {
         /// What could not be written.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens (and creates) the cache: `explicit` (from `--cache`), else `DMAVET_CACHE`, else `XDG_CACHE_HOME/dmavet`, else `~/.cache/dmavet`.
+    /// Opens (and creates) the cache: `explicit` (from `--cache-dir`), else `DMAVET_CACHE`, else `XDG_CACHE_HOME/dmavet`, else `~/.cache/dmavet`.
     ///
     /// # Errors
     /// No place is known, or the directory cannot be created.

@@ -51,7 +51,7 @@ pub enum BuildError {
     NoHeaders(String),
     /// Kernel makefiles cannot work in such a directory.
     #[error(
-        "{0} has a space or a colon in its name, which kernel makefiles do not allow: choose another cache directory with DMAVET_CACHE or --cache"
+        "{0} has a space or a colon in its name, which kernel makefiles do not allow: choose another cache directory with DMAVET_CACHE or --cache-dir"
     )]
     BadPath(PathBuf),
     /// A source directory cannot be read.

@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
-use dmavet_coherence::catalogue;
+use dmavet_coherence::{Profile, catalogue};
 
 /// Arguments of `dmavet list`.
 #[derive(Clone, Debug, Args)]
@@ -19,6 +19,8 @@ pub enum What {
     Devices,
     /// The rule catalogue
     Rules,
+    /// The machines --profile can name
+    Profiles,
     /// The reference driver's variants
     Variants,
 }
@@ -41,6 +43,11 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
             for rule in catalogue::rules() {
                 let state = if rule.checked { "" } else { "  (not checked yet)" };
                 println!("{}  {:<24} {:<8} {}{state}", rule.code, rule.slug, rule.severity.name(), rule.rule);
+            }
+        }
+        What::Profiles => {
+            for profile in Profile::ALL {
+                println!("{:<10} {}", profile.name(), profile.machine().summary);
             }
         }
         What::Variants => {

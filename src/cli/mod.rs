@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod list;
+mod machine;
 mod replay;
 mod run;
 mod selfcheck;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 pub struct Cli {
     /// Where kernels and built modules are kept (default: $DMAVET_CACHE, else ~/.cache/dmavet)
     #[arg(long, global = true, value_name = "DIR")]
-    cache: Option<PathBuf>,
+    cache_dir: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
@@ -46,7 +47,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Check whether this machine can run dmavet, and say what is missing
     Doctor(doctor::DoctorArgs),
-    /// List devices, rules or the reference driver's variants
+    /// List devices, rules, machine profiles or the reference driver's variants
     List(list::ListArgs),
     /// Execute prepared runs on this machine's KVM (used inside the lab)
     #[command(hide = true)]
@@ -59,7 +60,7 @@ enum Command {
 /// A [`Failure`] carries the one message for the user and the exit code.
 pub fn main() -> Result<Exit, Failure> {
     let cli = Cli::parse();
-    let cache = cli.cache.as_deref();
+    let cache = cli.cache_dir.as_deref();
     match cli.command {
         Command::Demo(args) => demo::demo(&args, cache),
         Command::Run(args) => run::run(&args, cache),

@@ -1,5 +1,6 @@
 //! `dmavet run`.
 
+use crate::cli::machine::MachineArgs;
 use crate::cli::watch::WatchArgs;
 use crate::exit::{Exit, Failure};
 use crate::report::Format;
@@ -53,20 +54,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=65536))]
     pub memory: u32,
 
-    /// Cache line size in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = line_size)]
-    pub line_size: u32,
-
     /// Whether dma_map_sg keeps the entries of a list apart or merges neighbours, as an IOMMU does
     #[arg(long, value_enum, default_value_t = SgPolicy::Split)]
     pub sg: SgPolicy,
 
     #[command(flatten)]
-    pub watch: WatchArgs,
+    pub machine: MachineArgs,
 
-    /// Seed of everything drawn at random
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
+    #[command(flatten)]
+    pub watch: WatchArgs,
 
     /// Words to add to the guest's kernel command line
     #[arg(long, value_name = "WORDS")]
@@ -140,15 +136,6 @@ pub struct ExecuteArgs {
     /// Where the trace of a recorded run goes instead of its run directory
     #[arg(long)]
     pub trace: Option<PathBuf>,
-}
-
-fn line_size(text: &str) -> Result<u32, String> {
-    match text {
-        "32" => Ok(32),
-        "64" => Ok(64),
-        "128" => Ok(128),
-        _ => Err("a cache line has 32, 64 or 128 bytes".into()),
-    }
 }
 
 pub(super) fn severity(text: &str) -> Result<Severity, String> {

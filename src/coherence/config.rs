@@ -1,7 +1,7 @@
 //! What a run of the core is configured with.
 
 use crate::error::Error;
-use crate::profile::Profile;
+use crate::profile::{Cache, Edges, Profile};
 use crate::watch::WatchPolicy;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -18,9 +18,13 @@ pub struct Config {
     pub sg_merge: bool,
     /// What the machine's cache operations do.
     pub profile: Profile,
+    /// What happens to cache lines that are covered in part.
+    pub edges: Edges,
+    /// What the cache does on its own.
+    pub cache: Cache,
     /// Guest physical ranges of the kernel's own code and constants, which nothing is to be mapped from (DV110); empty when not known.
     pub kernel_image: Vec<Range<u64>>,
-    /// Seed of everything that is chosen at random (nothing yet: the cache adversary is quiet).
+    /// Seed of everything that is chosen at random: what [`Cache::Random`] does.
     pub seed: u64,
     /// Handles below 4 GiB and above guest RAM: what a device with a 32-bit mask gets.
     pub low_window: Range<u64>,
@@ -55,7 +59,9 @@ impl Config {
         Self {
             line_size: 64,
             sg_merge: false,
-            profile: Profile::ARM64,
+            profile: Profile::Arm64,
+            edges: Edges::Isolate,
+            cache: Cache::Quiet,
             kernel_image: Vec::new(),
             seed: 0,
             low_window: low_ram.max(16 * MIB)..Self::LOW_END,
@@ -74,10 +80,17 @@ impl Config {
     /// Checks what the core relies on.
     ///
     /// # Errors
-    /// [`Error::LineSize`] and [`Error::Window`], with the numbers.
+    /// [`Error::LineSize`], [`Error::NoLines`] and [`Error::Window`], with the numbers.
     pub fn validate(&self) -> Result<(), Error> {
         if ![32, 64, 128].contains(&self.line_size) {
             return Err(Error::LineSize(self.line_size));
+        }
+        if self.profile.bounces() {
+            let asked = (self.edges != Edges::Isolate).then_some(("--edges", self.edges.name()));
+            let asked = asked.or_else(|| (self.cache != Cache::Quiet).then_some(("--cache", self.cache.name())));
+            if let Some((option, word)) = asked {
+                return Err(Error::NoLines { option, word, profile: self.profile.name() });
+            }
         }
         for window in [&self.low_window, &self.high_window] {
             if window.start > window.end || window.start % 4096 != 0 || window.end % 4096 != 0 || window.end > 1 << 48 {

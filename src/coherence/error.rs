@@ -9,6 +9,16 @@ pub enum Error {
     /// The line size is not 32, 64 or 128.
     #[error("cache line size {0} is not supported: 32, 64 or 128")]
     LineSize(u32),
+    /// The machine has no cache lines for the setting to be about.
+    #[error("{option} {word} means nothing with --profile {profile}: that machine has bounce buffers instead of cache lines")]
+    NoLines {
+        /// The option of the command line.
+        option: &'static str,
+        /// Its value.
+        word: &'static str,
+        /// The machine.
+        profile: &'static str,
+    },
     /// A window of handles is not page aligned, is turned around, or lies on the wrong side of 4 GiB.
     #[error("handle window {start:#x}..{end:#x} is not valid: page aligned, the low one below 4 GiB, the high one above")]
     Window {

@@ -50,7 +50,7 @@ pub use error::{AccessError, Error};
 pub use fault::{FaultPlan, NthMaps};
 pub use finding::{AccessInfo, ByteRange, Finding, Handover, HistoryEntry, MappingInfo, Offence, Severity};
 pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, SiteId};
-pub use profile::Profile;
+pub use profile::{Cache, Edges, Profile};
 pub use site::{Frame, SiteTable};
 pub use summary::{CallKind, DeviceSummary, LostWrite, Stats, Summary};
 pub use tap::{Detail, Input, Outcome, RamRegion, Tap};

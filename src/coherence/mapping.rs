@@ -62,6 +62,10 @@ pub(crate) struct Mapping {
     pub(crate) freed: bool,
     /// Bytes of a DMA_FROM_DEVICE mapping were synced for the CPU and not (all) given back since.
     pub(crate) cpu_has: bool,
+    /// An allocation on a machine with bounce buffers: it lies where the device reaches it.
+    pub(crate) one_copy: bool,
+    /// A write beside it, in a line it shares, was seen and reported.
+    pub(crate) beside_seen: bool,
 }
 
 impl Mapping {
@@ -86,6 +90,8 @@ impl Mapping {
             peeked: false,
             freed: false,
             cpu_has: false,
+            one_copy: false,
+            beside_seen: false,
         }
     }
 
@@ -97,7 +103,7 @@ impl Mapping {
     /// Whether CPU and device have a copy each: everything but coherent memory and MMIO.
     #[inline]
     pub(crate) fn two_copies(&self) -> bool {
-        !matches!(self.family, Family::Coherent | Family::Resource) && !self.attrs.contains(Attrs::MMIO)
+        !matches!(self.family, Family::Coherent | Family::Resource) && !self.attrs.contains(Attrs::MMIO) && !self.one_copy
     }
 
     #[inline]
@@ -258,6 +264,7 @@ impl Mappings {
         mapping.held.clear();
         mapping.peeked = false;
         mapping.freed = false;
+        mapping.beside_seen = false;
         mapping.cpu_has = false;
         (id, mapping)
     }

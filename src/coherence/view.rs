@@ -143,7 +143,7 @@ impl GuestMemory for DmaView {
             Box::new(Input::Access { requester, iova: Iova(addr.0), len: count as u64, read, write, intent, outcome })
         });
         if let (Err(_), Some(input)) = (&access, &recorded) {
-            engine.accessed(Access::default(), input);
+            engine.access_refused(input);
         }
         let access = access?;
         Ok(Slices { shared, engine: Some(engine), at: access.range.start, access, recorded })
@@ -168,10 +168,8 @@ impl<'a> Slices<'a> {
     /// Ends the access: unlocks the core.
     #[inline]
     fn release(&mut self) {
-        if let Some(mut engine) = self.engine.take()
-            && let Some(input) = self.recorded.take()
-        {
-            engine.accessed(self.access, &input);
+        if let Some(mut engine) = self.engine.take() {
+            engine.access_over(self.access, self.recorded.take().as_deref());
         }
     }
 

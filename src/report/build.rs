@@ -129,8 +129,11 @@ fn run_info(plan: &Plan, summary: &Summary) -> RunInfo {
         kernel: plan.release.clone(),
         cpus: plan.cpus,
         memory: plan.memory,
-        line_size: plan.line_size,
-        profile: "arm64".into(),
+        line_size: plan.machine.line_size,
+        profile: plan.machine.profile.to_string(),
+        edges: plan.machine.edges.to_string(),
+        cache: plan.machine.cache.to_string(),
+        seed: plan.machine.seed,
         watch: RunWatch::of(&plan.watch),
         devices: summary
             .devices

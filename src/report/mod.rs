@@ -52,7 +52,7 @@ pub struct Report {
 
 impl Report {
     /// The version this program writes.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
     /// File name in the run directory.
     pub const FILE: &'static str = "findings.json";
 }
@@ -72,8 +72,14 @@ pub struct RunInfo {
     pub memory: u64,
     /// Cache line size in bytes.
     pub line_size: u32,
-    /// Profile of the operation table.
+    /// Machine whose cache operations were performed.
     pub profile: String,
+    /// What happened to cache lines covered in part.
+    pub edges: String,
+    /// What the cache did on its own.
+    pub cache: String,
+    /// Seed of everything drawn at random.
+    pub seed: u64,
     /// The CPU watch.
     pub watch: RunWatch,
     /// Devices and the drivers they were bound to.

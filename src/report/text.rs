@@ -2,9 +2,9 @@
 
 use crate::report::coverage::Reached;
 use crate::report::symbols::{self, SourceFrame};
-use crate::report::{ByteRange, Operation, Report, ReportFinding, ReportMapping, ReportSite, TwoSides, Untaken};
-use dmavet_coherence::Severity;
+use crate::report::{ByteRange, Operation, Report, ReportFinding, ReportMapping, ReportSite, RunInfo, TwoSides, Untaken};
 use dmavet_coherence::catalogue::Rule;
+use dmavet_coherence::{Cache, Severity};
 use std::fmt::Write as _;
 
 const RULER: &str = "==================================================================";
@@ -13,6 +13,7 @@ const RULER: &str = "===========================================================
 #[must_use]
 pub fn report(report: &Report, pedantic: bool) -> String {
     let mut out = String::new();
+    write_header(&mut out, &report.run);
     let shown: Vec<&ReportFinding> = report.findings.iter().filter(|f| pedantic || f.severity != Severity::Note).collect();
     for finding in &shown {
         write_finding(&mut out, finding);
@@ -23,6 +24,17 @@ pub fn report(report: &Report, pedantic: bool) -> String {
     write_coverage(&mut out, report);
     write_summary(&mut out, report, shown.len());
     out
+}
+
+/// What was run, on what kind of machine.
+fn write_header(out: &mut String, run: &RunInfo) {
+    let cpus = if run.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", run.cpus) };
+    let seed = if run.cache == Cache::Random.name() { format!(" with seed {}", run.seed) } else { String::new() };
+    let _ = writeln!(
+        out,
+        "dmavet: {} on Linux {}, {cpus}; profile {}, lines of {} bytes, edges {}, cache {}{seed}",
+        run.title, run.kernel, run.profile, run.line_size, run.edges, run.cache
+    );
 }
 
 fn write_finding(out: &mut String, finding: &ReportFinding) {

@@ -97,9 +97,8 @@ pub fn print_report(report: &Report, pedantic: bool, format: Format) -> Result<(
 pub fn execute_here(plan: &Plan, show: &Show, trace: Option<&Path>) -> Result<Exit, Failure> {
     let devices = plan.devices.iter().map(|d| d.parse()).collect::<Result<Vec<_>, _>>().map_err(|e| Failure::usage(format!("{e}")))?;
     let mut coherence = dmavet_coherence::Config::for_ram(plan.memory);
-    coherence.line_size = plan.line_size;
+    plan.machine.configure(&mut coherence);
     coherence.sg_merge = plan.sg_merge;
-    coherence.seed = plan.seed;
     coherence.pedantic = plan.policy.pedantic;
     let seconds = |s: u64| (s != 0).then(|| Duration::from_secs(s));
     let recorder = if plan.record { Some(record::start(plan, trace)?) } else { None };

@@ -12,7 +12,7 @@ mod watcher;
 
 pub use execute::{Show, execute_all, execute_here, print_report, print_result};
 pub use host::Host;
-pub use plan::{Limits, Plan, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
+pub use plan::{Limits, Plan, PlanMachine, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
 pub use prepare::prepare;
 pub use record::{NOTE_PLAN, NOTE_TOLD, TRACE};
 pub use rundir::default_run_dir;

@@ -5,7 +5,7 @@
 
 use crate::exit::Failure;
 use crate::run::rundir;
-use dmavet_coherence::{Severity, WatchPolicy};
+use dmavet_coherence::{Cache, Config, Edges, Profile, Severity, WatchPolicy};
 use dmavet_vmm::{Backend, Stress, TierChoice, WatchConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -35,14 +35,12 @@ pub struct Plan {
     pub devices: Vec<String>,
     /// Modules under test as the guest loads them, with the host's copies that hold the debug information.
     pub modules: Vec<PlanModule>,
-    /// Cache line size in bytes.
-    pub line_size: u32,
+    /// What its caches do.
+    pub machine: PlanMachine,
     /// Whether sg neighbours are merged.
     pub sg_merge: bool,
     /// The CPU watch.
     pub watch: PlanWatch,
-    /// Seed of everything that is drawn at random.
-    pub seed: u64,
     /// Whether a trace is kept.
     #[serde(default)]
     pub record: bool,
@@ -56,7 +54,7 @@ pub struct Plan {
 
 impl Plan {
     /// The version this program writes and reads.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
     /// File name in the run directory.
     pub const FILE: &'static str = "plan.json";
 
@@ -111,6 +109,32 @@ pub struct PlanModule {
     pub debug: PathBuf,
     /// Whether the run is meant to check this module (false for the modules it depends on).
     pub under_test: bool,
+}
+
+/// The machine whose caches the guest meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanMachine {
+    /// What its cache operations do.
+    pub profile: Profile,
+    /// What happens to lines covered in part.
+    pub edges: Edges,
+    /// What the cache does on its own.
+    pub cache: Cache,
+    /// Cache line size in bytes.
+    pub line_size: u32,
+    /// Seed of everything that is drawn at random.
+    pub seed: u64,
+}
+
+impl PlanMachine {
+    /// Tells the core.
+    pub fn configure(&self, config: &mut Config) {
+        config.profile = self.profile;
+        config.edges = self.edges;
+        config.cache = self.cache;
+        config.line_size = self.line_size;
+        config.seed = self.seed;
+    }
 }
 
 /// How the guest's CPUs are watched.

@@ -25,6 +25,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     let devices = devices(args)?;
     let modules = args.modules.iter().map(|m| Wanted::parse(m)).collect::<Result<Vec<_>, _>>()?;
     let workload = workload(args)?;
+    let machine = args.machine.plan()?;
 
     let cache = Cache::open(cache).map_err(|e| cache_failure(&e))?;
     let quiet = show.quiet;
@@ -58,10 +59,9 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         cpus: args.cpus,
         devices,
         modules: planned,
-        line_size: args.line_size,
+        machine,
         sg_merge: args.sg == SgPolicy::Merge,
         watch: args.watch.plan(),
-        seed: args.seed,
         record: args.record,
         limits: Limits { boot: args.boot_timeout, command: args.timeout, silence: args.silence_timeout },
         policy: Policy { fail_on: args.fail_on, pedantic: args.pedantic, require_coverage: args.require_coverage },

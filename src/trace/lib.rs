@@ -48,4 +48,4 @@ pub fn sealed(contents: &[u8]) -> Vec<u8> {
 }
 
 /// Version of the format this crate writes; it reads no other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;

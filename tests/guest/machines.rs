@@ -49,3 +49,30 @@ fn the_correct_driver_is_silent_on_other_machines() {
         assert!(devices.iter().all(|d| d["drivers"][0] == "ncdma"), "{line}: {devices:?}");
     }
 }
+
+#[test]
+fn the_correct_driver_is_silent_whatever_the_caches_do() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let lines = [
+        "--module ref:ncdma --profile riscv --cache evict",
+        "--module ref:ncdma --profile arm --cache prefetch",
+        "--module ref:ncdma --profile mips --edges line",
+        "--module ref:ncdma --profile parisc --cache random --seed 7",
+        "--module ref:ncdma --profile swiotlb",
+        "--module ref:ncdma --profile worst --edges line --cache random --seed 7",
+        // The same bug is an error where for_cpu does nothing, and shows as old data.
+        "--module ref:ncdma/rearm-without-sync",
+        "--module ref:ncdma/rearm-without-sync --profile mips",
+    ];
+    let dirs = batch(dir.path(), &lines.map(str::to_owned));
+    for (line, dir) in lines.iter().zip(&dirs) {
+        let result = findings(dir);
+        let codes: Vec<&str> = alarms(&result).iter().filter_map(|f| f["code"].as_str()).collect();
+        let broken = line.ends_with("rearm-without-sync --profile mips");
+        assert_eq!(codes, Vec::from_iter(broken.then_some("DV222")), "{line}: {}", result["verdict"]);
+        assert_eq!(result["verdict"]["exit_code"], u64::from(broken), "{line}: {}", result["verdict"]);
+        let profile = line.split("--profile ").nth(1).map_or("arm64", |rest| rest.split(' ').next().unwrap_or(rest));
+        assert_eq!(result["run"]["profile"], profile, "{line}");
+    }
+}

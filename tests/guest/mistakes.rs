@@ -73,7 +73,7 @@ fn no_permission_on_dev_kvm() {
     std::fs::copy(crate::tool::binary(), &copy).unwrap();
     let script = format!(
         r#"chmod 711 {0} && chmod 755 {0}/dmavet && mkdir {0}/empty && mknod {0}/kvm c 10 232 && chmod 600 {0}/kvm && mount --bind {0}/kvm /dev/kvm && cd / &&
-        exec setpriv --reuid 65534 --regid 65534 --clear-groups {0}/dmavet doctor --cache {0}/empty"#,
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups {0}/dmavet doctor --cache-dir {0}/empty"#,
         dir.path().display()
     );
     let ran = in_namespace(&script);
@@ -84,7 +84,7 @@ fn no_permission_on_dev_kvm() {
 fn disk_full_in_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     let script = format!(
-        r#"mount -t tmpfs -o size=256k none {0} && exec "$DMAVET_BINARY" --cache {0} run --run-dir {0}/run --module ref:ncdma"#,
+        r#"mount -t tmpfs -o size=256k none {0} && exec "$DMAVET_BINARY" --cache-dir {0} run --run-dir {0}/run --module ref:ncdma"#,
         dir.path().display()
     );
     assert_told(&in_namespace(&script), 6, &["space", "DMAVET_CACHE"]);

@@ -30,7 +30,7 @@ pub(super) const RULES: &[Rule] = &[
         code: Code::DV303,
         slug: "shared-line-cpu-write",
         severity: Warning,
-        except: "an error with --edges line",
+        except: "an error with --edges line, a warning still when the neighbour is another object",
         rule: "The CPU does not write a neighbour of a buffer in a cache line the device owns.",
         source: HOWTO,
         example: "struct cmd {\n\tu32 busy;\t/* written while buf is mapped */\n\tu8 buf[60];\n};",

@@ -3,11 +3,15 @@
 //! `fresh` bytes of the device's copy hold the last hand-over; then, and for bytes the device did not write since, the device's
 //! copy equals the baseline. A byte is dirty when the CPU's copy differs from the baseline or the byte is not fresh.
 
+mod adversary;
+mod by_line;
+mod give;
 mod judge;
 mod to_cpu;
 mod to_device;
 mod watch;
 
+pub(crate) use by_line::{Beside, Hidden, Why};
 pub(crate) use judge::StaleRead;
 pub(crate) use to_cpu::Lost;
 pub(crate) use watch::{CpuWrite, Touched};
@@ -15,7 +19,9 @@ pub(crate) use watch::{CpuWrite, Touched};
 use crate::arena::Arena;
 use crate::bits::{Bits, PAGE, PageBytes, index, narrow, words};
 use crate::chunk::Chunk;
+use crate::config::Config;
 use crate::ids::Gpa;
+use crate::profile::{Cache, Edges, Machine};
 use crate::ram::Ram;
 use crate::watch::Guard;
 use std::collections::VecDeque;
@@ -67,6 +73,32 @@ pub(crate) struct PageRef {
     given_back: u128,
     /// Lines the device wrote while they were the CPU's.
     late: u128,
+    /// Lines the device wrote that a for_cpu did not bring: what the CPU reads there was said at that for_cpu.
+    stuck: u128,
+}
+
+impl PageRef {
+    /// Lines were handed over; `written`: with bytes of the device that nobody took.
+    fn handed_over(&mut self, lines: u128, written: bool) {
+        self.owned |= lines;
+        self.handed |= lines;
+        self.wrong_sync &= !lines;
+        self.stale &= !lines;
+        self.late &= !lines;
+        self.stuck &= !lines;
+        if written {
+            self.given_back |= lines;
+        }
+    }
+}
+
+/// What only some machines keep of a page.
+#[derive(Debug)]
+struct Extra {
+    /// Bytes the CPU may have in its cache.
+    held: Bits,
+    /// Bytes that come back as poison unless a side writes them.
+    awaited: Bits,
 }
 
 /// A page with two copies.
@@ -77,6 +109,21 @@ struct Page {
     fresh: Bits,
     refs: Vec<PageRef>,
     watch: PageWatch,
+    extra: Option<Box<Extra>>,
+}
+
+impl Page {
+    /// Bytes of the CPU's copy go to the device's.
+    fn write_back(&mut self, arena: &Arena, slot: u32, cpu: &PageBytes, from: usize, to: usize) {
+        if let (Some(cpu), Some(baseline)) = (cpu.bytes().get(from..to), self.baseline.bytes_mut().get_mut(from..to)) {
+            arena.store(slot, from, cpu);
+            baseline.copy_from_slice(cpu);
+            self.fresh.set(from, to);
+        }
+        if let Some(extra) = &mut self.extra {
+            extra.awaited.clear(from, to);
+        }
+    }
 }
 
 /// Buffers used again by every operation.
@@ -106,10 +153,15 @@ pub(crate) struct Copies {
     /// Guards that changed and were not passed on yet, see [`watch`].
     flips: Vec<(Gpa, Guard)>,
     watched: u64,
+    machine: &'static Machine,
+    edges: Edges,
+    cache: Cache,
+    /// State of the adversary's random numbers.
+    dice: u64,
 }
 
 impl Copies {
-    pub(crate) fn new(ram: Arc<Ram>, arena: Arc<Arena>, line: u32) -> Self {
+    pub(crate) fn new(ram: Arc<Ram>, arena: Arc<Arena>, config: &Config) -> Self {
         let frames = vec![0; ram.pages()];
         let scratch =
             Scratch { cpu: PageBytes::ZERO, device: PageBytes::ZERO, changed: Bits::EMPTY, moved: Bits::EMPTY, written: Bits::EMPTY };
@@ -119,11 +171,15 @@ impl Copies {
             frames,
             pages: Vec::new(),
             free: VecDeque::new(),
-            line: line as usize,
+            line: config.line_size as usize,
             refs: 0,
             scratch: Box::new(scratch),
             flips: Vec::new(),
             watched: 0,
+            machine: config.profile.machine(),
+            edges: config.edges,
+            cache: config.cache,
+            dice: config.seed,
         }
     }
 
@@ -169,6 +225,7 @@ impl Copies {
                             fresh: Bits::EMPTY,
                             refs: Vec::new(),
                             watch: PageWatch::default(),
+                            extra: None,
                         }));
                         slot
                     }
@@ -185,6 +242,11 @@ impl Copies {
             // What an unmap without a sync left there is of no interest any more.
             page.fresh = Bits::EMPTY;
             self.arena.forget(slot, 0, PAGE);
+            if self.machine.keeps_lines {
+                let extra = page.extra.get_or_insert_with(|| Box::new(Extra { held: Bits::EMPTY, awaited: Bits::EMPTY }));
+                extra.held.set(0, PAGE);
+                extra.awaited.clear(0, PAGE);
+            }
         }
         page.gpa = chunk.page;
         page.refs.push(PageRef {
@@ -212,9 +274,16 @@ impl Copies {
         }
         let alone = &mut self.scratch.changed;
         *alone = Bits::EMPTY;
-        alone.set(gone.start as usize, gone.end as usize);
+        let (line, edges) = (self.line, self.edges);
+        let reach = |r: &PageRef| match edges {
+            Edges::Isolate => (r.start as usize, r.end as usize),
+            Edges::Line => (r.start as usize / line * line, (r.end as usize).next_multiple_of(line)),
+        };
+        let (start, end) = reach(&gone);
+        alone.set(start, end);
         for other in &page.refs {
-            alone.clear(other.start as usize, other.end as usize);
+            let (start, end) = reach(other);
+            alone.clear(start, end);
         }
         for (start, end) in alone.runs() {
             page.fresh.clear(start, end);
@@ -268,6 +337,12 @@ impl Copies {
             if let Some(bits) = scratch.written.0.get_mut(word) {
                 *bits &= differ;
             }
+        }
+        // What a for_cpu could not bring was told of there.
+        let stuck = self.pages.get(slot as usize)?.refs.iter().fold(0, |all, r| all | r.stuck);
+        if stuck != 0 {
+            let lines = (0..PAGE / self.line).filter(|line| stuck >> line & 1 != 0);
+            lines.for_each(|line| scratch.written.clear(line * self.line, (line + 1) * self.line));
         }
         let (first, last) = scratch.written.hull()?;
         let evidence = evidence(chunk, first, &scratch.cpu, &scratch.device);

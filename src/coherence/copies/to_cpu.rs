@@ -1,5 +1,6 @@
 //! From the device to the CPU.
 
+use super::by_line::{Beside, Hidden};
 use super::{Copies, Evidence, evidence, find_ref};
 use crate::bits::{Bits, block_differs, differing_word, word_mask, words};
 use crate::chunk::Chunk;
@@ -32,12 +33,16 @@ pub(crate) struct ToCpu {
     pub(crate) never: Option<(usize, usize)>,
     /// The device had written some of the bytes.
     pub(crate) written: bool,
+    /// What the device wrote and the CPU does not get.
+    pub(crate) hidden: Option<Hidden>,
+    /// Writes of the CPU beside the mapping that were discarded.
+    pub(crate) beside: Option<Beside>,
 }
 
 impl Copies {
     /// Takes the device's bytes of a chunk: whole lines become the device's copy as far as they were ever handed over; of a
     /// line the chunk covers in part only the bytes the device wrote. Never writes guest RAM outside the chunk.
-    pub(crate) fn take_back(&mut self, chunk: &Chunk, mapping: u32) -> ToCpu {
+    pub(super) fn take_back(&mut self, chunk: &Chunk, mapping: u32) -> ToCpu {
         let touched = self.lines(chunk.start, chunk.end);
         let line = self.line;
         let mut result = ToCpu::default();
@@ -117,11 +122,6 @@ impl Copies {
             result.moved = scratch.changed.count(start, end);
             if result.moved != 0 {
                 store(&self.ram, chunk.page, scratch);
-                if self.ram.feed.tap().is_some() {
-                    for (from, to) in scratch.changed.runs() {
-                        self.ram.feed.wrote(chunk.page + from as u64, scratch.device.bytes().get(from..to).unwrap_or_default());
-                    }
-                }
             }
             for (from, to) in scratch.moved.runs() {
                 if let (Some(device), Some(baseline)) = (scratch.device.bytes().get(from..to), page.baseline.bytes_mut().get_mut(from..to))
@@ -152,7 +152,7 @@ impl Copies {
 
     /// Gives a chunk to the CPU without moving data (DMA_TO_DEVICE). Remembers which lines the CPU had changed by then: if the
     /// device uses them, this call stands where a for_device belonged.
-    pub(crate) fn take_nothing(&mut self, chunk: &Chunk, mapping: u32) {
+    pub(super) fn take_nothing(&mut self, chunk: &Chunk, mapping: u32) {
         let touched = self.lines(chunk.start, chunk.end);
         let line = self.line;
         let Some(slot) = self.slot(chunk.page) else { return };
@@ -183,7 +183,12 @@ impl Copies {
 
 /// Writes the changed bytes to guest RAM: aligned eight-byte stores where all eight move, single bytes elsewhere. Bytes that do
 /// not move are never written, so a concurrent write of the CPU to them survives.
-fn store(ram: &Ram, page: u64, scratch: &super::Scratch) {
+pub(super) fn store(ram: &Ram, page: u64, scratch: &super::Scratch) {
+    if ram.feed.tap().is_some() {
+        for (from, to) in scratch.changed.runs() {
+            ram.feed.wrote(page + from as u64, scratch.device.bytes().get(from..to).unwrap_or_default());
+        }
+    }
     let Some(target) = ram.slice(page, 0, crate::bits::PAGE) else { return };
     let mut run = None;
     for (at, (changed, moved)) in scratch.changed.0.iter().zip(&scratch.moved.0).enumerate() {

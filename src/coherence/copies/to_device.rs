@@ -6,7 +6,7 @@ use crate::chunk::Chunk;
 
 impl Copies {
     /// Hands the dirty bytes of a chunk over: device copy and baseline become the CPU's copy. Says how many bytes moved.
-    pub(crate) fn hand_over(&mut self, chunk: &Chunk, mapping: u32) -> u64 {
+    pub(super) fn hand_over(&mut self, chunk: &Chunk, mapping: u32) -> u64 {
         let touched = self.lines(chunk.start, chunk.end);
         let Some(slot) = self.slot(chunk.page) else { return 0 };
         let Some(page) = self.pages.get_mut(slot as usize) else { return 0 };
@@ -68,14 +68,7 @@ impl Copies {
             }
         }
         if let Some(r) = find_ref(&mut page.refs, mapping, chunk) {
-            r.owned |= touched;
-            r.handed |= touched;
-            r.wrong_sync &= !touched;
-            r.stale &= !touched;
-            r.late &= !touched;
-            if written {
-                r.given_back |= touched;
-            }
+            r.handed_over(touched, written);
         }
         moved
     }

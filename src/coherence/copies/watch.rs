@@ -62,6 +62,7 @@ pub(crate) struct Touched {
     pub(crate) taken: u128,
     pub(crate) given_back: u128,
     pub(crate) late: u128,
+    pub(crate) stuck: u128,
 }
 
 impl Copies {
@@ -185,8 +186,8 @@ impl Copies {
             if inside || (write && r.writable && r.owned & lines != 0) {
                 let hit = if inside { hit } else { (start, start) };
                 let (mapping, segment, writable) = (r.mapping, r.segment, r.writable);
-                let (owned, taken, given_back, late) = (r.owned & lines, r.taken, r.given_back, r.late);
-                out.push(Touched { mapping, segment, bytes, hit, writable, owned, taken, given_back, late });
+                let (owned, taken, given_back, late, stuck) = (r.owned & lines, r.taken, r.given_back, r.late, r.stuck);
+                out.push(Touched { mapping, segment, bytes, hit, writable, owned, taken, given_back, late, stuck });
             }
         }
     }
@@ -237,8 +238,13 @@ impl Copies {
         let Some(r) = find_ref(&mut page.refs, mapping, chunk) else { return };
         r.given_back &= !touched;
         r.late |= touched & !r.owned;
+        let bounces = self.machine.edge.is_none();
         for write in &mut page.watch.writes {
-            write.overtaken |= super::lines(line, write.start, write.end) & touched != 0;
+            write.overtaken |= if bounces {
+                write.start < chunk.end && chunk.start < write.end
+            } else {
+                super::lines(line, write.start, write.end) & touched != 0
+            };
         }
         if let Some(unwritten) = &mut page.watch.unwritten {
             unwritten.clear(chunk.start, chunk.end);

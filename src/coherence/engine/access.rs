@@ -20,6 +20,8 @@ pub(crate) struct Access {
     pub(crate) range: ByteRange,
     /// Whether the device has a copy of its own; else it gets guest RAM itself.
     pub(crate) two_copies: bool,
+    /// The device writes.
+    pub(crate) stores: bool,
 }
 
 /// What a device wants to do.
@@ -67,7 +69,7 @@ impl Engine {
         if mapping.is_mmio() && !mapping.segments.iter().all(|s| self.ram.contains(s.gpa, s.len)) {
             return Err(Fault::PeerToPeer(id));
         }
-        Ok(Access { mapping: id, range, two_copies: mapping.two_copies() })
+        Ok(Access { mapping: id, range, two_copies: mapping.two_copies(), stores: false })
     }
 
     /// Whether an access would be let through. No rule is applied: asking is not accessing.
@@ -98,6 +100,7 @@ impl Engine {
             return Err(AccessError::NoBusMaster(Iova(iova)));
         }
         let access = resolved.map_err(|fault| self.refuse_access(device, iova, len, wish, fault))?;
+        let access = Access { stores: wish.write, ..access };
         let event = match wish.intent {
             _ if wish.write => Event::DeviceWrite,
             Intent::Use => Event::DeviceRead,

@@ -4,11 +4,12 @@ use super::Engine;
 use crate::bits::{PAGE, PAGE_U64, index};
 use crate::chunk::{Chunk, chunks};
 use crate::copies::{CpuWrite, Touched};
-use crate::finding::{AccessInfo, ByteRange};
+use crate::finding::{AccessInfo, ByteRange, Severity};
 use crate::held::Waits;
 use crate::history::Event;
 use crate::ids::{Direction, PageKind, SiteId};
 use crate::mapping::Mapping;
+use crate::profile::Edges;
 use crate::rules::{self, Verdict};
 use crate::site::Frame;
 use crate::watch::{CpuAccess, CpuOp, Seen, Witness};
@@ -158,6 +159,10 @@ impl Engine {
         let bytes = chunk.range(first, last);
         let line = self.copies.line_bit(first);
         let late = touched.owned & line == 0 && touched.late & line != 0;
+        if !late && touched.owned & line == 0 && touched.stuck & line != 0 {
+            // The for_cpu that did not bring them was the offence, or what came before it.
+            return false;
+        }
         if late && !self.had_sign(mapping, bytes) {
             self.stats.peeks += 1;
             return false;
@@ -260,11 +265,15 @@ impl Engine {
         }
         let (device, line) = (mapping.device, u64::from(self.config.line_size));
         let verdict = rules::cpu::shared_line_write(mapping, before, distance as u64, line);
+        let verdict = if self.config.edges == Edges::Line { verdict.severity(Severity::Error) } else { verdict };
         let driver = self.devices.get(device as usize).map(|d| d.driver().to_owned()).unwrap_or_default();
         if scene.witness.in_driver(&driver) {
             let info = AccessInfo { write: true, ..scene.info(access) };
             let site = self.site_of(scene);
             self.report(Some(device), Some(touched.mapping), site, "CPU write", verdict.access(info), None);
+            if let Some(mapping) = self.mappings.get_mut(touched.mapping) {
+                mapping.beside_seen = true;
+            }
         }
     }
 

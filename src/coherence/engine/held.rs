@@ -78,7 +78,7 @@ impl Engine {
         if mapping.held.iter().any(|held| held.waits == Waits::GiveBack) || self.findings.knows(&key) {
             return;
         }
-        let Some(verdict) = rules::sync::rearmed(mapping, access.range, &self.config.profile) else { return };
+        let Some(verdict) = rules::sync::rearmed(mapping, access.range, self.config.profile) else { return };
         let range = verdict.range.unwrap_or_default();
         let finding = Box::new(self.draft(Some(device), Some(id), site, "device write", verdict, None));
         self.hold(id, Held { waits: Waits::GiveBack, range, key, finding });

@@ -72,6 +72,7 @@ impl Engine {
         mapping.size = mapping.segments.last().map_or(0, |s| s.offset + s.len);
         mapping.cpu_addr = call.cpu_addr;
         mapping.entries = call.extents.len();
+        mapping.one_copy = call.family == Family::Pages && self.config.profile.bounces();
         mapping.site = site;
         mapping.seq = seq;
         mapping.block = block;
@@ -156,7 +157,9 @@ impl Engine {
         let mut moved = 0;
         for chunk in chunks(&mapping.segments, mapping.whole()) {
             match event {
-                Event::Map => moved += self.copies.hand_over(&chunk, id),
+                Event::Map => moved += self.copies.give(&chunk, id, mapping.direction, true).moved,
+                // A bounce buffer is filled whatever the attributes say.
+                Event::MapSkip if self.config.profile.bounces() => moved += self.copies.give(&chunk, id, mapping.direction, true).moved,
                 _ => self.copies.poison(&chunk, id, event == Event::MapSkip),
             }
         }

@@ -6,6 +6,7 @@ mod cpu;
 mod fault;
 mod flights;
 mod held;
+mod lines;
 mod map;
 mod remains;
 mod report;
@@ -288,7 +289,7 @@ pub(crate) struct Engine {
 impl Engine {
     fn new(config: Config, ram: Arc<Ram>, arena: Arc<Arena>) -> Self {
         Self {
-            copies: Copies::new(Arc::clone(&ram), arena, config.line_size),
+            copies: Copies::new(Arc::clone(&ram), arena, &config),
             handles: Handles::new(&config),
             table: Table::new(&Handles::spans(&config)),
             mappings: Mappings::default(),
@@ -345,8 +346,29 @@ impl Engine {
         self.devices.get(device as usize).map_or(Requester::Platform(0), |d| d.requester)
     }
 
-    /// An access of a device is over: whoever records it gets what the device wrote.
-    pub(crate) fn accessed(&mut self, access: Access, input: &Input<'_>) {
+    /// An access of a device that was let through is over.
+    pub(crate) fn access_over(&mut self, access: Access, input: Option<&Input<'_>>) {
+        let fetches = access.stores && access.two_copies && self.copies.prefetches();
+        if let Some(input) = input {
+            self.tell_stored(access, input);
+        }
+        if fetches {
+            self.prefetch(access);
+        }
+        if let (Some(input), Some(tap)) = (input, self.ram.feed.tap()) {
+            tap.input(input);
+        }
+    }
+
+    /// An access of a device was refused.
+    pub(crate) fn access_refused(&self, input: &Input<'_>) {
+        if let Some(tap) = self.ram.feed.tap() {
+            tap.input(input);
+        }
+    }
+
+    /// Whoever records an access gets what the device wrote.
+    fn tell_stored(&mut self, access: Access, input: &Input<'_>) {
         let Some(tap) = self.ram.feed.tap() else { return };
         if let (Input::Access { write: true, .. }, true, Some(mapping)) = (input, access.two_copies, self.mappings.get(access.mapping)) {
             for chunk in chunks(&mapping.segments, access.range) {
@@ -355,7 +377,6 @@ impl Engine {
                 });
             }
         }
-        tap.input(input);
     }
 
     fn call(&mut self, caller: Caller, call: &ApiCall) -> Answer {

@@ -8,6 +8,7 @@ use crate::copies::Evidence;
 use crate::finding::ByteRange;
 use crate::history::Event;
 use crate::ids::{Direction, Family, SiteId};
+use crate::profile::Edges;
 use crate::rules;
 use crate::summary::{CallKind, LostWrite};
 
@@ -103,6 +104,9 @@ impl Engine {
         if self.config.pedantic {
             self.judge_need(device, id, site, call, range);
         }
+        if two_copies && (self.config.pedantic || self.config.edges == Edges::Line) {
+            self.judge_alignment(device, id, site, what, range);
+        }
         if let Some(mapping) = self.mappings.get_mut(id)
             && mapping.direction == Direction::FromDevice
         {
@@ -114,21 +118,23 @@ impl Engine {
             if !call.for_cpu {
                 self.close_for_device(id, range);
                 self.settle_writes_given(device, id, range, what, site);
-                self.give(id, range);
-                if writable {
+                self.evict(device, id, site, what, range);
+                // A copy into a bounce buffer leaves nothing to look at.
+                let bounces = self.config.profile.bounces();
+                if writable && bounces {
                     self.note_lost_writes(device, id, site, what, range);
                 }
-            } else if call.direction == Direction::ToDevice || call.direction == Direction::None {
-                let Some(mapping) = self.mappings.get(id) else { return };
-                for chunk in chunks(&mapping.segments, range) {
-                    self.copies.take_nothing(&chunk, id);
+                self.give(device, id, site, call.direction, what, range);
+                if writable && !bounces {
+                    self.note_lost_writes(device, id, site, what, range);
                 }
-            } else if judged {
+            } else if judged && !matches!(call.direction, Direction::ToDevice | Direction::None) {
+                self.evict(device, id, site, what, range);
                 self.take(device, id, site, what, range, true);
             } else {
                 let Some(mapping) = self.mappings.get(id) else { return };
                 for chunk in chunks(&mapping.segments, range) {
-                    self.stats.bytes_to_cpu += self.copies.take_back(&chunk, id).moved;
+                    self.stats.bytes_to_cpu += self.copies.take(&chunk, id, call.direction, false).moved;
                 }
             }
             self.relax_mapping(id, range);
@@ -152,21 +158,44 @@ impl Engine {
         if !mapping.two_copies() {
             return;
         }
-        let unaligned = rules::lines::unaligned_sync(mapping, what, range, u64::from(self.config.line_size));
         let redundant = rules::sync::repeats(mapping, range, call.for_cpu, site).and_then(|last| {
             let mut bytes = chunks(&mapping.segments, range);
             let unchanged = bytes.all(|chunk| self.copies.has_already(&chunk, id, call.for_cpu));
             unchanged.then(|| rules::sync::redundant(mapping, &last, call.for_cpu, range))
         });
-        for verdict in [unaligned, redundant].into_iter().flatten() {
+        if let Some(verdict) = redundant {
             self.report(Some(device), Some(id), site, what, verdict, None);
         }
     }
 
-    fn give(&mut self, id: u32, range: ByteRange) {
+    /// Whether a sync cuts cache lines.
+    fn judge_alignment(&mut self, device: u32, id: u32, site: SiteId, what: &str, range: ByteRange) {
         let Some(mapping) = self.mappings.get(id) else { return };
+        let verdict = rules::lines::unaligned_sync(mapping, what, range, u64::from(self.config.line_size), self.config.edges);
+        if let Some(verdict) = verdict {
+            self.report(Some(device), Some(id), site, what, verdict, None);
+        }
+    }
+
+    fn give(&mut self, device: u32, id: u32, site: SiteId, direction: Direction, what: &str, range: ByteRange) {
+        let Some(mapping) = self.mappings.get(id) else { return };
+        let mut dropped: Option<(ByteRange, Evidence)> = None;
+        let mut beside = None;
         for chunk in chunks(&mapping.segments, range) {
-            self.stats.bytes_to_device += self.copies.hand_over(&chunk, id);
+            let given = self.copies.give(&chunk, id, direction, false);
+            self.stats.bytes_to_device += given.moved;
+            if let Some((start, end, evidence)) = given.dropped {
+                let bytes = chunk.range(start, end);
+                dropped = Some(dropped.map_or((bytes, evidence), |(all, first)| (all.hull(bytes), first)));
+            }
+            beside = beside.or_else(|| given.beside.map(|bytes| (chunk, bytes)));
+        }
+        if let Some((bytes, evidence)) = dropped {
+            let verdict = rules::ownership::dropped_write(mapping, bytes, what);
+            self.report(Some(device), Some(id), site, what, verdict, Some(&evidence));
+        }
+        if let Some((chunk, bytes)) = beside {
+            self.lost_beside(device, id, site, what, &chunk, bytes);
         }
     }
 

@@ -3,8 +3,8 @@
 use super::Engine;
 use crate::call::UnmapCall;
 use crate::catalogue::Code;
-use crate::chunk::chunks;
-use crate::copies::{CpuWrite, Lost};
+use crate::chunk::{Chunk, chunks};
+use crate::copies::{CpuWrite, Hidden, Lost, Why};
 use crate::finding::{ByteRange, Severity};
 use crate::history::Event;
 use crate::ids::{Attrs, Direction, Family, PageKind, SiteId};
@@ -72,6 +72,10 @@ impl Engine {
             }
             self.release_held(id);
             // Memory that has another owner is left alone.
+            if event == Event::Unmap && !freed {
+                self.evict(device, id, site, what, ByteRange { start: 0, end: u64::MAX });
+                self.drop_held_lines(id);
+            }
             if takes && !freed {
                 self.take(device, id, site, what, ByteRange { start: 0, end: u64::MAX }, false);
             } else if drops && !freed {
@@ -109,13 +113,15 @@ impl Engine {
         let mut moved = 0;
         let mut took = false;
         let mut write = None;
+        let mut hidden: Option<(ByteRange, Hidden, Chunk)> = None;
+        let mut beside = None;
         for chunk in chunks(&mapping.segments, range) {
             let unwritten = sync && self.config.pedantic && mapping.direction == Direction::FromDevice;
             if unwritten {
                 let written = self.copies.written_bits(&chunk);
                 self.copies.note_unwritten(&chunk, &written);
             }
-            let result = self.copies.take_back(&chunk, id);
+            let result = self.copies.take(&chunk, id, mapping.direction, !sync);
             moved += result.moved;
             took |= result.written;
             if let Some(here) = result.lost {
@@ -123,6 +129,11 @@ impl Engine {
                 let bytes = chunk.range(here.start, here.end);
                 lost = Some(lost.map_or((bytes, here), |(all, first)| (all.hull(bytes), first)));
             }
+            if let Some(here) = result.hidden {
+                let bytes = chunk.range(here.start, here.end);
+                hidden = Some(hidden.map_or((bytes, here, chunk), |(all, first, at)| (all.hull(bytes), first, at)));
+            }
+            beside = beside.or_else(|| result.beside.map(|bytes| (chunk, bytes)));
             if let Some((start, end)) = result.never {
                 let bytes = chunk.range(start, end);
                 never = Some(never.map_or(bytes, |all| all.hull(bytes)));
@@ -134,8 +145,13 @@ impl Engine {
         }
         let seen = write.filter(|_| lost.as_ref().is_some_and(|(_, lost)| !lost.cpu_owned));
         let offence = seen.map_or((site, what), |write: CpuWrite| (write.site, "CPU write"));
-        let discarded = lost.as_ref().map(|(range, _)| *range);
+        let lines = u64::from(self.config.line_size);
+        // A write that hid what the device wrote in its line had a consequence, too.
+        let hides = hidden.as_ref().filter(|(_, hidden, _)| matches!(hidden.why, Why::Overwritten { .. }));
+        let hides = hides.map(|(bytes, ..)| ByteRange { start: bytes.start.saturating_sub(lines), end: bytes.end + lines });
+        let discarded = lost.as_ref().map(|(range, _)| hides.map_or(*range, |all| all.hull(*range))).or(hides);
         let never_handed = mapping.family == Family::Pages && lost.as_ref().is_none_or(|(_, lost)| lost.never_handed);
+        let lost_nothing = lost.is_none();
         let verdict = match (never, lost) {
             (Some(range), _) if sync && never_handed => Some((rules::ownership::never_handed_over(range), None)),
             (_, Some((range, lost))) => Some((
@@ -149,6 +165,12 @@ impl Engine {
         };
         if let Some((verdict, evidence)) = verdict {
             self.report(Some(device), Some(id), offence.0, offence.1, verdict, evidence.as_ref());
+        }
+        if let Some((bytes, hidden, chunk)) = hidden.filter(|_| lost_nothing) {
+            self.hidden(device, id, (site, what), bytes, &hidden, &chunk);
+        }
+        if let Some((chunk, bytes)) = beside {
+            self.lost_beside(device, id, site, what, &chunk, bytes);
         }
         self.settle_writes_taken(device, id, range, discarded);
         if sync && took {

@@ -2,9 +2,10 @@
 
 use super::{Verdict, bytes_of};
 use crate::catalogue::Code;
-use crate::finding::ByteRange;
+use crate::finding::{ByteRange, Severity};
 use crate::ids::{Attrs, Family, PageKind};
 use crate::mapping::Mapping;
+use crate::profile::Edges;
 
 fn streaming(mapping: &Mapping) -> bool {
     matches!(mapping.family, Family::Single | Family::Sg) && mapping.two_copies()
@@ -29,7 +30,7 @@ pub(crate) fn unaligned_buffer(mapping: &Mapping, line: u64) -> Option<Verdict> 
 
 /// DV304: a sync of a part whose edges cut a line. A buffer the device does not write is only cleaned: what else lives in the line
 /// stays as it is.
-pub(crate) fn unaligned_sync(mapping: &Mapping, what: &str, range: ByteRange, line: u64) -> Option<Verdict> {
+pub(crate) fn unaligned_sync(mapping: &Mapping, what: &str, range: ByteRange, line: u64, edges: Edges) -> Option<Verdict> {
     if !mapping.device_writable() || range.is_empty() {
         return None;
     }
@@ -42,7 +43,9 @@ pub(crate) fn unaligned_sync(mapping: &Mapping, what: &str, range: ByteRange, li
         (true, true) => "begins and ends",
     };
     let of = bytes_of(range, mapping.size);
-    Some(Verdict::new(Code::DV304, format!("{what} of {of} {how} inside a cache line of {line} bytes.")).range(range))
+    let severity = if edges == Edges::Line { Severity::Warning } else { Severity::Note };
+    let message = format!("{what} of {of} {how} inside a cache line of {line} bytes.");
+    Some(Verdict::new(Code::DV304, message).severity(severity).range(range))
 }
 
 /// Whether a mapping can be one of the two of DV302: the device writes it, and its page is one the driver laid out itself.
@@ -62,4 +65,31 @@ pub(crate) fn shared_line(mapping: &Mapping, other: &Mapping, line: u64) -> Opti
         mapping.size, other.size
     );
     Some(Verdict::new(Code::DV302, message).range(mapping.whole()))
+}
+
+/// DV303 by its consequence: `own` when what lies beside the mapping is the driver's to lay out.
+fn shared_line_conflict(message: String, own: bool) -> Verdict {
+    let verdict = Verdict::new(Code::DV303, message).kind(Code::DV203);
+    if own {
+        return verdict.severity(Severity::Error);
+    }
+    verdict.advice("Another object lives in the buffer's line: use --edges line with a kernel that has a real ARCH_DMA_MINALIGN.")
+}
+
+/// DV303: what the CPU wrote beside a buffer was dropped with the line.
+pub(crate) fn lost_beside(mapping: &Mapping, before: bool, what: &str, own: bool) -> Verdict {
+    let side = if before { "before the beginning" } else { "behind the end" };
+    let message = format!(
+        "The CPU's writes {side} of a mapping of {} bytes, in a cache line the buffer covers in part, were discarded by {what}.",
+        mapping.size
+    );
+    shared_line_conflict(message, own)
+}
+
+/// DV303: what the device wrote was lost because the CPU had written beside the buffer.
+pub(crate) fn overwritten_by_neighbour(mapping: &Mapping, bytes: ByteRange, what: &str, own: bool) -> Verdict {
+    let of = bytes_of(bytes, mapping.size);
+    let message =
+        format!("What the device wrote to {of} was lost at {what}: the CPU had written beside the buffer in the same cache line.");
+    shared_line_conflict(message, own).range(bytes)
 }

@@ -74,6 +74,11 @@ impl Verdict {
         Self { access: Some(access), ..self }
     }
 
+    /// The adversary's doing made the offence show: the message says so.
+    pub(crate) fn made_visible_by(self, cache: &str) -> Self {
+        Self { message: format!("{} (The cache did it on its own: --cache {cache}.)", self.message), ..self }
+    }
+
     pub(crate) fn advice(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
     }

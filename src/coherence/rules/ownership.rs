@@ -130,3 +130,41 @@ pub(crate) fn lost_device_write(range: ByteRange, count: u64, what: &str) -> Ver
     let bytes = if count == 1 { "1 byte" } else { &format!("{count} bytes") };
     Verdict::new(Code::DV221, format!("{bytes} the device wrote were not taken by the CPU before {what}.")).range(range)
 }
+
+/// DV203 as a note: what the CPU had written went with the lines a for_device invalidated. The stack does that to every receive
+/// buffer it is done with.
+pub(crate) fn dropped_write(mapping: &Mapping, range: ByteRange, what: &str) -> Verdict {
+    let of = bytes_of(range, mapping.size);
+    let message = format!("The CPU's writes to {of} were discarded by {what}, which invalidates on this machine.");
+    Verdict::new(Code::DV203, message)
+        .severity(Severity::Note)
+        .range(range)
+        .advice("Map with DMA_BIDIRECTIONAL what the CPU writes and wants to find again.")
+}
+
+/// DV203: the device's bytes were lost because the CPU wrote the line while it was the device's. `evicted`: before the hand-over.
+pub(crate) fn overwritten(mapping: &Mapping, range: ByteRange, what: &str, evicted: bool) -> Verdict {
+    let of = bytes_of(range, mapping.size);
+    let when = if evicted { "before" } else { "at" };
+    let message =
+        format!("What the device wrote to {of} was lost {when} {what}: the CPU had written the same cache line and not handed it over.");
+    Verdict::new(Code::DV203, message).range(range)
+}
+
+/// DV401 or DV210: a line that was never handed over was written back over what the device wrote.
+pub(crate) fn never_handed_written(mapping: &Mapping, range: ByteRange, what: &str) -> Verdict {
+    let of = bytes_of(range, mapping.size);
+    let (code, how) = first_missing(mapping);
+    Verdict::new(code, format!("What the device wrote to {of} {how} was lost before {what}: the CPU's old lines were written over it."))
+        .kind(Code::DV203)
+        .range(range)
+}
+
+/// Which rule a missing first hand-over breaks, and what it is about.
+pub(crate) fn first_missing(mapping: &Mapping) -> (Code, &'static str) {
+    if mapping.family == Family::Pages {
+        (Code::DV210, "of an allocation that was never handed over")
+    } else {
+        (Code::DV401, "of a mapping made with DMA_ATTR_SKIP_CPU_SYNC that nothing had handed over")
+    }
+}

@@ -32,11 +32,24 @@ pub(crate) fn redundant(mapping: &Mapping, last: &Entry, for_cpu: bool, range: B
 
 /// DV222: the device writes what was synced for the CPU and not given back. Drafted when it happens; a for_device that follows first
 /// shows that the driver was only looking.
-pub(crate) fn rearmed(mapping: &Mapping, written: ByteRange, profile: &Profile) -> Option<Verdict> {
+pub(crate) fn rearmed(mapping: &Mapping, written: ByteRange, profile: Profile) -> Option<Verdict> {
     let last = mapping.history.last_handover(written).filter(|e| e.event == Event::ForCpu)?;
     let range = ByteRange { start: written.start.max(last.range().start), end: written.end.min(last.range().end) };
     let of = bytes_of(range, mapping.size);
     let message = format!("The device wrote {of} again that had been synced for the CPU, and no for_device sync had given them back.");
-    let severity = if profile.for_cpu_invalidates { Severity::Note } else { Severity::Error };
+    let severity = if profile.machine().keeps_lines { Severity::Error } else { Severity::Note };
     Some(Verdict::new(Code::DV222, message).severity(severity).range(range).at_fault(last.seq))
+}
+
+/// DV222 by its consequence (DV210, DV401 where there never was a first hand-over): a for_cpu that does nothing left the CPU with the
+/// lines it had in its cache.
+pub(crate) fn stale(mapping: &Mapping, bytes: ByteRange, what: &str, handed: bool) -> Verdict {
+    let of = bytes_of(bytes, mapping.size);
+    if !handed {
+        let (code, how) = super::ownership::first_missing(mapping);
+        let message = format!("The CPU does not see what the device wrote to {of} {how}: its own lines are still in the cache at {what}.");
+        return Verdict::new(code, message).kind(Code::DV202).range(bytes);
+    }
+    let message = format!("The CPU does not see what the device wrote to {of}: its lines are in the cache since the last {what}.");
+    Verdict::new(Code::DV222, message).severity(Severity::Error).kind(Code::DV202).range(bytes)
 }

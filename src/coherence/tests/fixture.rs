@@ -1,6 +1,7 @@
 //! The other side: a driver and its CPU.
 
 use crate::*;
+use std::cell::Cell;
 use std::panic::Location;
 use std::sync::Arc;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -11,6 +12,16 @@ pub(super) const RAM: u64 = 8 << 20;
 pub(super) const BUF: u64 = 0x10_0000;
 
 pub(super) use crate::ids::Direction::{Bidirectional, FromDevice, ToDevice};
+
+thread_local! {
+    /// What [`World::new`] plays on in this test.
+    static SETTINGS: Cell<(Profile, Edges, Cache, u64)> = const { Cell::new((Profile::Arm64, Edges::Isolate, Cache::Quiet, 0)) };
+}
+
+/// Makes every [`World`] of this test from now on such a machine.
+pub(super) fn play_on(profile: Profile, edges: Edges, cache: Cache, seed: u64) {
+    SETTINGS.set((profile, edges, cache, seed));
+}
 
 /// A machine with one device under test, bound and bus master.
 pub(super) struct World {
@@ -35,6 +46,7 @@ impl World {
         let range = (GuestAddress(0), usize::try_from(RAM).unwrap(), Some(FileOffset::new(file, 0)));
         let ram = Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
         let mut config = Config::for_ram(RAM);
+        (config.profile, config.edges, config.cache, config.seed) = SETTINGS.get();
         change(&mut config);
         let (core, kept) = super::core_over(config, Arc::clone(&ram));
         core.add_device(DEVICE, "test");

@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::*;
 
 #[test]
-fn peeking_at_a_descriptor_the_device_still_works_on() {
+pub(super) fn peeking_at_a_descriptor_the_device_still_works_on() {
     let w = World::new();
     w.cpu_write(BUF, &[0x80; 32]);
     let dma = w.map(BUF, PAGE, Bidirectional);
@@ -22,7 +22,7 @@ fn peeking_at_a_descriptor_the_device_still_works_on() {
 }
 
 #[test]
-fn for_cpu_before_rewriting_a_to_device_descriptor() {
+pub(super) fn for_cpu_before_rewriting_a_to_device_descriptor() {
     let w = World::new();
     let dma = w.map(BUF, 64, ToDevice);
     for n in 0..4 {
@@ -36,7 +36,7 @@ fn for_cpu_before_rewriting_a_to_device_descriptor() {
 }
 
 #[test]
-fn a_write_to_a_to_device_mapping_before_for_device() {
+pub(super) fn a_write_to_a_to_device_mapping_before_for_device() {
     let w = World::new();
     let dma = w.map(BUF, 64, ToDevice);
     w.cpu_write(BUF, &[1; 64]);
@@ -46,7 +46,7 @@ fn a_write_to_a_to_device_mapping_before_for_device() {
 }
 
 #[test]
-fn syncs_of_a_part_at_an_offset() {
+pub(super) fn syncs_of_a_part_at_an_offset() {
     let w = World::new();
     let dma = w.map(BUF + 0x234, 3 * PAGE, Bidirectional);
     w.cpu_write(BUF + 0x234 + 5000, &[1; 300]);
@@ -59,7 +59,7 @@ fn syncs_of_a_part_at_an_offset() {
 }
 
 #[test]
-fn a_buffer_dropped_without_a_look() {
+pub(super) fn a_buffer_dropped_without_a_look() {
     let w = World::new();
     let dma = w.map(BUF, 2048, FromDevice);
     w.write(dma, &[1; 60]);
@@ -68,7 +68,7 @@ fn a_buffer_dropped_without_a_look() {
 }
 
 #[test]
-fn the_receive_loop_of_a_page_pool_driver() {
+pub(super) fn the_receive_loop_of_a_page_pool_driver() {
     let w = World::new();
     let call = MapCall { kind: PageKind::PagePool, attrs: Attrs::SKIP_CPU_SYNC, ..single(BUF, PAGE, FromDevice) };
     let dma = w.map_call(call)[0].0;
@@ -83,7 +83,7 @@ fn the_receive_loop_of_a_page_pool_driver() {
 }
 
 #[test]
-fn retransmit_maps_a_clone_while_the_first_is_still_mapped() {
+pub(super) fn retransmit_maps_a_clone_while_the_first_is_still_mapped() {
     let w = World::new();
     w.cpu_write(BUF, &[1; 200]);
     let first = w.map(BUF, 200, ToDevice);
@@ -96,7 +96,7 @@ fn retransmit_maps_a_clone_while_the_first_is_still_mapped() {
 }
 
 #[test]
-fn reading_back_what_the_device_itself_wrote() {
+pub(super) fn reading_back_what_the_device_itself_wrote() {
     let w = World::new();
     let dma = w.map(BUF, 64, Bidirectional);
     w.write(dma, &[4; 8]);
@@ -106,7 +106,7 @@ fn reading_back_what_the_device_itself_wrote() {
 }
 
 #[test]
-fn no_mask_ever_set_is_32_bits_and_legal() {
+pub(super) fn no_mask_ever_set_is_32_bits_and_legal() {
     let w = World::new();
     let call = MapCall { limits: Limits::default(), ..single(BUF, 64, ToDevice) };
     assert!(w.map_call(call)[0].0.0 <= 0xffff_ffff);
@@ -114,7 +114,7 @@ fn no_mask_ever_set_is_32_bits_and_legal() {
 }
 
 #[test]
-fn wide_mask_refused_then_narrow_accepted() {
+pub(super) fn wide_mask_refused_then_narrow_accepted() {
     let w = World::new();
     assert_eq!(w.call(&ApiCall::SetMask { mask: 0xfff }), Answer::Supported(false));
     assert_eq!(w.call(&ApiCall::SetMask { mask: 0xffff_ffff }), Answer::Supported(true));

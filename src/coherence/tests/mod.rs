@@ -1,7 +1,10 @@
 //! Tests of the core as a whole: a machine of RAM, a CPU and two devices, without a guest.
 
+mod adversary;
 mod alias;
 mod bus;
+mod correct;
+mod edges;
 mod faults;
 mod fixture;
 mod flights;
@@ -13,6 +16,7 @@ mod lines;
 mod maps;
 mod model;
 mod ownership;
+mod profiles;
 mod regressions;
 mod syncs;
 mod view;

@@ -111,7 +111,7 @@ fn dv222_used_again_without_a_sync() {
 
 #[test]
 fn dv222_is_an_error_where_for_cpu_does_nothing() {
-    let w = World::with(|c| c.profile = Profile { for_cpu_invalidates: false });
+    let w = World::with(|c| c.profile = Profile::Mips);
     let dma = w.map(BUF, 2048, FromDevice);
     w.for_cpu(dma, 2048, FromDevice);
     w.write(dma, &[1; 100]);

@@ -143,7 +143,7 @@ fn other_files_and_versions_have_their_own_words() {
     assert_eq!(read_all(b"\x7fELF....................").unwrap_err().to_string(), "this is not a trace of dmavet");
     let mut newer = trace(1);
     newer[8] = 9;
-    assert_eq!(read_all(&newer).unwrap_err().to_string(), "the trace has version 9, this dmavet reads version 1");
+    assert_eq!(read_all(&newer).unwrap_err().to_string(), "the trace has version 9, this dmavet reads version 2");
     let bytes = trace(1);
     let small = Limits { ram: 4096 };
     assert!(matches!(Reader::with_limits(&bytes[..], &small), Err(Error::TooLarge { limit: 4096, .. })));

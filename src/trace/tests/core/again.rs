@@ -1,9 +1,15 @@
 //! The tests, on a core that is recorded.
 
+#[path = "../../../coherence/tests/adversary.rs"]
+mod adversary;
 #[path = "../../../coherence/tests/alias.rs"]
 mod alias;
 #[path = "../../../coherence/tests/bus.rs"]
 mod bus;
+#[path = "../../../coherence/tests/correct.rs"]
+mod correct;
+#[path = "../../../coherence/tests/edges.rs"]
+mod edges;
 #[path = "../../../coherence/tests/faults.rs"]
 mod faults;
 #[path = "../../../coherence/tests/fixture.rs"]
@@ -24,6 +30,8 @@ mod maps;
 mod model;
 #[path = "../../../coherence/tests/ownership.rs"]
 mod ownership;
+#[path = "../../../coherence/tests/profiles.rs"]
+mod profiles;
 #[path = "../../../coherence/tests/regressions.rs"]
 mod regressions;
 #[path = "../../../coherence/tests/syncs.rs"]

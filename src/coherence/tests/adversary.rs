@@ -1,0 +1,123 @@
+//! The cache on its own.
+
+use super::fixture::*;
+use crate::*;
+
+fn with(profile: Profile, cache: Cache, seed: u64) -> World {
+    play_on(profile, Edges::Isolate, cache, seed);
+    World::new()
+}
+
+#[test]
+fn a_line_written_while_the_device_owns_it_goes_over_what_the_device_wrote() {
+    for profile in [Profile::Arm64, Profile::Riscv, Profile::Arm, Profile::Mips, Profile::Parisc, Profile::Worst] {
+        let w = with(profile, Cache::Evict, 0);
+        let dma = w.map(BUF, 256, FromDevice);
+        w.cpu_write(BUF + 4, &[5; 4]);
+        w.write(dma, &[1; 64]);
+        w.write(Iova(dma.0 + 128), &[2; 64]);
+        w.unmap(dma, 256, FromDevice);
+        let seen = w.cpu_read(BUF, 256);
+        assert_eq!((&seen[..8], &seen[8..64]), (&[0, 0, 0, 0, 5, 5, 5, 5][..], &[0; 56][..]), "{profile}: all of the line");
+        assert_eq!(seen[128..192], [2; 64], "{profile}: other lines are not dirty");
+        let f = w.finding(Code::DV203);
+        assert!(f.message.contains("--cache evict"), "{}", f.message);
+        assert_eq!((w.bad(), f.range), (vec!["DV203e".to_owned()], Some(ByteRange { start: 0, end: 64 })), "{profile}");
+    }
+}
+
+#[test]
+fn a_for_device_does_not_save_what_was_written_too_early() {
+    let w = with(Profile::Arm64, Cache::Quiet, 0);
+    let history = |w: &World| {
+        let dma = w.map(BUF, 64, Bidirectional);
+        w.cpu_write(BUF, &[5; 4]);
+        w.write(Iova(dma.0 + 32), &[1; 32]);
+        w.for_device(dma, 64, Bidirectional);
+        w.for_cpu(dma, 64, Bidirectional);
+    };
+    history(&w);
+    assert_eq!((w.cpu_read(BUF + 32, 1), w.bad()), (vec![1], vec![]), "by luck");
+    let w = with(Profile::Arm64, Cache::Evict, 0);
+    history(&w);
+    assert_eq!((w.cpu_read(BUF + 32, 1), w.bad()), (vec![0], vec!["DV203e".to_owned()]));
+}
+
+#[test]
+fn lines_never_handed_over_are_dirty_still() {
+    for (pages, code) in [(false, "DV401e"), (true, "DV210e")] {
+        for cache in [Cache::Quiet, Cache::Evict] {
+            let w = with(Profile::Arm64, cache, 0);
+            w.cpu_write(BUF, &[7; 4096]);
+            let dma = if pages { w.alloc_pages(BUF, PAGE, FromDevice) } else { w.map_skip(BUF, PAGE, FromDevice) };
+            w.write(dma, &[1; 64]);
+            w.for_cpu(dma, PAGE, FromDevice);
+            let evicted = cache == Cache::Evict;
+            assert_eq!(w.cpu_read(BUF, 64), [if evicted { 7 } else { 1 }; 64]);
+            assert_eq!(w.bad(), Vec::from_iter(evicted.then_some(code)));
+            // From then on they are clean.
+            w.write(dma, &[2; 64]);
+            w.for_cpu(dma, PAGE, FromDevice);
+            assert_eq!(w.cpu_read(BUF, 64), [2; 64]);
+        }
+    }
+}
+
+#[test]
+fn what_is_fetched_early_is_half_a_transfer() {
+    let w = with(Profile::Arm64, Cache::Prefetch, 0);
+    let dma = w.map(BUF, 512, FromDevice);
+    w.write(dma, &[1; 16]);
+    w.write(Iova(dma.0 + 16), &[2; 112]);
+    // The line the transfer began in, as it was by then; none of the rest.
+    assert_eq!(w.cpu_read(BUF, 128), [vec![1; 16], vec![2; 48], vec![0; 64]].concat());
+    w.write(Iova(dma.0 + 16), &[3; 112]);
+    w.for_cpu(dma, 512, FromDevice);
+    assert_eq!(w.cpu_read(BUF, 128), [vec![1; 16], vec![3; 112]].concat());
+    w.silent();
+}
+
+#[test]
+fn cpus_that_do_not_drop_after_the_transfer_do_not_fetch_before() {
+    for profile in [Profile::Mips, Profile::Worst] {
+        let w = with(profile, Cache::Prefetch, 0);
+        let dma = w.map(BUF, 64, FromDevice);
+        w.write(dma, &[1; 64]);
+        assert_eq!(w.cpu_read(BUF, 64), [0; 64], "{profile}");
+    }
+}
+
+#[test]
+fn nothing_is_fetched_over_a_write_of_the_cpu_or_beside_the_mapping() {
+    let w = with(Profile::Arm64, Cache::Prefetch, 0);
+    w.cpu_write(BUF, &[7; 256]);
+    let dma = w.map(BUF + 32, 128, FromDevice);
+    w.cpu_write(BUF + 64, &[5; 4]);
+    w.write(dma, &[1; 128]);
+    w.write(Iova(dma.0 + 32), &[1; 64]);
+    w.write(Iova(dma.0 + 96), &[1; 32]);
+    assert_eq!(w.cpu_read(BUF, 256), [vec![7; 64], vec![5; 4], vec![7; 188]].concat());
+}
+
+/// Rounds of a driver that writes too early.
+fn rounds(seed: u64) -> (Vec<u8>, u64) {
+    let w = with(Profile::Arm64, Cache::Random, seed);
+    let dma = w.map(BUF, PAGE, Bidirectional);
+    for n in 0..64 {
+        w.cpu_write(BUF + n * 64, &[5; 4]);
+        w.write(Iova(dma.0 + n * 64), &[1; 64]);
+        w.for_cpu(Iova(dma.0 + n * 64), 64, Bidirectional);
+    }
+    let found = w.core.finish().findings.iter().map(|f| f.count).sum();
+    (w.cpu_read(BUF, 4096), found)
+}
+
+#[test]
+fn random_is_the_same_with_the_same_seed_and_differs_with_another() {
+    let (data, found) = rounds(1);
+    assert!((data.clone(), found) == rounds(1));
+    assert!(data != rounds(2).0);
+    let evicted = data.chunks(64).filter(|line| line[63] == 0).count();
+    assert!((8..56).contains(&evicted), "{evicted} of 64");
+    assert_eq!(found, 64, "lost on the one side or on the other");
+}
