@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
-use dmavet_coherence::catalogue;
+use dmavet_coherence::{FaultKind, FaultSpec, catalogue};
 
 /// Arguments of `dmavet list`.
 #[derive(Clone, Debug, Args)]
@@ -19,6 +19,8 @@ pub enum What {
     Devices,
     /// The rule catalogue
     Rules,
+    /// Failures that can be injected
+    Faults,
     /// The reference driver's variants
     Variants,
 }
@@ -41,6 +43,14 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
             for rule in catalogue::rules() {
                 let state = if rule.checked { "" } else { "  (not checked yet)" };
                 println!("{}  {:<24} {:<8} {}{state}", rule.code, rule.slug, rule.severity.name(), rule.rule);
+            }
+        }
+        What::Faults => {
+            for (kind, help) in FaultKind::ALL {
+                println!("{:<10} {help}", kind.name());
+                for (key, help) in FaultSpec::KEYS {
+                    println!("    {:<12} {help}", format!("{key}="));
+                }
             }
         }
         What::Variants => {
