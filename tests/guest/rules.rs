@@ -18,7 +18,7 @@ variants (`guest-images/drivers/variants`), `tests/guest/near-misses.txt` and th
 about each.
 
 - **judged by**: calls of the DMA API, accesses of the device, accesses of the CPU (or the bytes it left), events of the bus.
-- **needs**: what `dmavet run` must be given for it, as far as all its triggers have it in common.
+- **needs**: what `dmavet run` must be given for it, as far as all its triggers have it in common; the CPU watch is on by default.
 - **triggers** break the rule and are found; **near misses** do something like it that is legal, and the run reports not even a note. `dmavet run --module ref:ncdma/NAME`
   with the arguments of the variant's header shows either. *trace* is a recorded history that is replayed, for what ncdma cannot do.
 - **debug.c**: whether `CONFIG_DMA_API_DEBUG` reports the same: `=` yes, `~` in part, `-` no.
@@ -94,7 +94,10 @@ fn row(rule: &Rule, shown: &Shown) -> String {
         KernelCheck::Partly => "~",
         KernelCheck::No => "-",
     };
-    let needs: Vec<String> = shown.needs.iter().map(|o| format!("`{o}`")).collect();
+    let mut needs: Vec<String> = shown.needs.iter().map(|o| format!("`{o}`")).collect();
+    if rule.code.needs_watch() && !shown.needs.iter().any(|o| o.starts_with("--watch")) {
+        needs.insert(0, "the CPU watch".into());
+    }
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {debug} |\n",
         rule.code,

@@ -50,6 +50,15 @@ impl Code {
         self.origin().1
     }
 
+    /// Whether it takes the CPU watch: the bytes the CPU left say nothing of it.
+    #[must_use]
+    pub const fn needs_watch(self) -> bool {
+        matches!(
+            self,
+            Self::DV117 | Self::DV202 | Self::DV204 | Self::DV212 | Self::DV218 | Self::DV303 | Self::DV402 | Self::DV405 | Self::DV503
+        )
+    }
+
     const fn origin(self) -> (Events, KernelCheck) {
         use KernelCheck::{No, Partly, Yes};
         const A: Events = Events::API;
@@ -86,6 +95,9 @@ mod tests {
         for code in Code::ALL {
             assert!(!code.events().is_empty());
             assert_eq!(code.events().is_all(), *code == Code::DV901, "{code}");
+        }
+        for code in Code::ALL.iter().filter(|code| code.needs_watch()) {
+            assert!(code.events().contains(Events::CPU), "{code}");
         }
         assert_eq!(Code::DV214.events().to_string(), "calls, device, CPU");
         assert_eq!(Code::DV101.kernel_check(), KernelCheck::Yes);

@@ -1,4 +1,4 @@
-//! 110, 112, 113, 116, 219: what a map call is given.
+//! 110, 112, 113, 114, 116, 219: what a map or alloc call is given.
 
 use super::Verdict;
 use crate::bits::PAGE_U64;
