@@ -33,7 +33,7 @@ void dmavet_panicking(const char *message);
 
 /* agent_stack.c: where a call comes from */
 u64 dmavet_site(struct dmavet_slot *slot);
-u64 dmavet_site_of(struct dmavet_slot *slot, unsigned long caller);
+u64 dmavet_site_of(struct dmavet_slot *slot, unsigned long caller, bool warning);
 void dmavet_forget_sites(void);
 
 /* agent_ops.c, agent_alloc.c, agent_call.c: the DMA API */

@@ -29,7 +29,7 @@ static void send_rejected(u32 requester, u32 reason, u32 bits, unsigned long cal
 	slot = dmavet_begin(&flags);
 	if (!slot)
 		return;
-	site = dmavet_site_of(slot, caller);
+	site = dmavet_site_of(slot, caller, reason == DMAVET_REJECTED_VMALLOC);
 	dmavet_prepare(slot, DMAVET_CALL_REJECTED, requester, site, sizeof(*rejected));
 	rejected = dmavet_payload(slot);
 	rejected->reason = reason;
