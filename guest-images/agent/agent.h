@@ -33,6 +33,7 @@ void dmavet_panicking(const char *message);
 
 /* agent_stack.c: where a call comes from */
 u64 dmavet_site(struct dmavet_slot *slot);
+u64 dmavet_site_of(struct dmavet_slot *slot, unsigned long caller, bool warning);
 void dmavet_forget_sites(void);
 
 /* agent_ops.c, agent_alloc.c, agent_call.c: the DMA API */
@@ -49,6 +50,10 @@ void dmavet_report_early_drivers(void);
 int dmavet_modules_register(void);
 void dmavet_modules_unregister(void);
 void dmavet_announce_driver(struct device *dev);
+
+/* agent_rejected.c: what the kernel rejects before any operation is called */
+void dmavet_rejected_register(void);
+void dmavet_rejected_unregister(void);
 
 /* agent_dev.c: /dev/dmavet and /dev/dmavet-out */
 int dmavet_devices_register(void);

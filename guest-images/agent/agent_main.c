@@ -79,6 +79,7 @@ static int __init agent_init(void)
 	ret = dmavet_devices_register();
 	if (ret)
 		goto err_modules;
+	dmavet_rejected_register();
 	atomic_notifier_chain_register(&panic_notifier_list, &panic_nb);
 
 	/* Since the hello the devices under test are on the bus: go and look. */
@@ -99,6 +100,7 @@ err_driver:
 static void __exit agent_exit(void)
 {
 	atomic_notifier_chain_unregister(&panic_notifier_list, &panic_nb);
+	dmavet_rejected_unregister();
 	dmavet_devices_unregister();
 	dmavet_modules_unregister();
 	dmavet_bind_unregister();

@@ -93,22 +93,41 @@ static void announce(struct dmavet_slot *slot, u64 hash,
 		seen_add(hash);
 }
 
+/* A warning may be an exception; who raised it is below its entry then. */
+static bool is_warning(unsigned long entry)
+{
+	char name[32];
+
+	scnprintf(name, sizeof(name), "%ps", (void *)entry);
+	return !strcmp(name, "asm_exc_invalid_op");
+}
+
 /*
- * dmavet_site - the hash of the current call stack
+ * dmavet_site_of - the hash of the current call stack from @caller on
  *
  * Announces it through @slot, which must be this CPU's, when it is new. Frames
  * below the entry of an interrupt belong to whatever was interrupted and are cut.
+ * Frames above the return address @caller are cut, too, if it is there: those of
+ * a probe. 0 cuts our own. With @warning the stack is that of a warning.
  */
-u64 dmavet_site(struct dmavet_slot *slot)
+u64 dmavet_site_of(struct dmavet_slot *slot, unsigned long caller, bool warning)
 {
 	unsigned long entries[STACK_DEPTH];
-	unsigned int count, own = 0;
+	unsigned int all, count, i, own = 0;
 	u64 hash;
 
-	count = stack_trace_save(entries, STACK_DEPTH, 0);
-	count = filter_irq_stacks(entries, count);
+	all = stack_trace_save(entries, STACK_DEPTH, 0);
+	count = filter_irq_stacks(entries, all);
+	if (warning && count < all && is_warning(entries[count - 1]))
+		count += filter_irq_stacks(entries + count, all - count);
 	while (own < count && within_module(entries[own], THIS_MODULE))
 		own++;
+	for (i = own; caller && i < count; i++) {
+		if (entries[i] == caller) {
+			own = i;
+			break;
+		}
+	}
 	count = min_t(unsigned int, count - own, DMAVET_MAX_FRAMES);
 	if (!count)
 		return 0;
@@ -116,4 +135,9 @@ u64 dmavet_site(struct dmavet_slot *slot)
 	if (!seen_has(hash))
 		announce(slot, hash, entries + own, count);
 	return hash;
+}
+
+u64 dmavet_site(struct dmavet_slot *slot)
+{
+	return dmavet_site_of(slot, 0, false);
 }

@@ -56,6 +56,7 @@ typedef int32_t __s32;
 #define DMAVET_CALL_SYNC	18	/* struct dmavet_dma */
 #define DMAVET_CALL_SET_MASK	19	/* struct dmavet_dma, only mask is used */
 #define DMAVET_CALL_FETCH	20	/* struct dmavet_dma, only first is used */
+#define DMAVET_CALL_REJECTED	21	/* struct dmavet_rejected */
 #define DMAVET_CALL_OUTPUT	32	/* bytes the workload wrote */
 #define DMAVET_CALL_PHASE	33	/* text */
 #define DMAVET_CALL_FAIL	34	/* text */
@@ -138,6 +139,22 @@ struct dmavet_module {
 struct dmavet_exit {
 	__s32 code;
 	__u32 reserved;
+};
+
+/* dmavet_rejected.reason */
+#define DMAVET_REJECTED_FLAGS	1	/* an allocation, for its flags */
+#define DMAVET_REJECTED_VMALLOC	2	/* a map of vmalloc memory */
+
+/* dmavet_rejected.flags */
+#define DMAVET_GFP_DMA		0x1
+#define DMAVET_GFP_DMA32	0x2
+#define DMAVET_GFP_HIGHMEM	0x4
+#define DMAVET_GFP_COMP		0x8
+
+/* What the kernel rejects itself, before any DMA operation is called. */
+struct dmavet_rejected {
+	__u32 reason;		/* DMAVET_REJECTED_* */
+	__u32 flags;		/* DMAVET_GFP_*, for REJECTED_FLAGS */
 };
 
 /* dmavet_dma.family */

@@ -68,6 +68,8 @@ pub const CALL_SYNC: u16 = 18;
 pub const CALL_SET_MASK: u16 = 19;
 /// [`Dma`], only `first` is used.
 pub const CALL_FETCH: u16 = 20;
+/// [`Rejected`]
+pub const CALL_REJECTED: u16 = 21;
 /// Bytes.
 pub const CALL_OUTPUT: u16 = 32;
 /// Text.
@@ -105,6 +107,11 @@ pub const SYMBOL_LEN: usize = 160;
 pub const MAX_FRAMES: usize = 24;
 /// Most anchors of a module.
 pub const MAX_ANCHORS: usize = 4;
+
+/// [`Rejected`]: an allocation, for its flags.
+pub const REJECTED_FLAGS: u32 = 1;
+/// [`Rejected`]: a map of vmalloc memory.
+pub const REJECTED_VMALLOC: u32 = 2;
 
 /// A module is about to be initialised.
 pub const MODULE_COMING: u32 = 1;
@@ -217,6 +224,16 @@ pub struct Exit {
     pub code: I32,
     /// Zero.
     pub reserved: U32,
+}
+
+/// Payload of [`CALL_REJECTED`] (`struct dmavet_rejected`).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Rejected {
+    /// `REJECTED_*`.
+    pub reason: U32,
+    /// Bits of [`AllocFlags`](dmavet_coherence::AllocFlags), for [`REJECTED_FLAGS`].
+    pub flags: U32,
 }
 
 /// One range (`struct dmavet_range`).

@@ -170,6 +170,10 @@ impl<C: DmaCore> Agent<C> {
                 let count = u32::try_from(handles.len()).unwrap_or(0);
                 Outcome { reply: Reply { count, ..Reply::status(abi::STATUS_OK) }, handles, event: None }
             }
+            Request::Rejected { requester, what } => {
+                self.call(slot, requester, &ApiCall::Rejected(what));
+                Outcome::reply(Reply::status(abi::STATUS_OK))
+            }
             Request::Output(bytes) => Outcome::event(AgentEvent::Output(bytes)),
             Request::Phase(name) => Outcome::event(AgentEvent::Phase(name)),
             Request::Fail(text) => Outcome::event(AgentEvent::SetupFailed(text)),

@@ -4,7 +4,7 @@ use crate::abi;
 use crate::event::ModuleLayout;
 use crate::slot::SlotCopy;
 use crate::text::{clean, symbol};
-use dmavet_coherence::call::{ApiCall, Extent, Limits, MapCall, SyncCall, UnmapCall};
+use dmavet_coherence::call::{AllocFlags, ApiCall, Extent, Limits, MapCall, Rejected, SyncCall, UnmapCall};
 use dmavet_coherence::ids::{Attrs, Direction, Family, Gpa, Iova, PageKind, Requester};
 use dmavet_coherence::site::Frame;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -100,6 +100,7 @@ pub(crate) enum Request {
     Dma(DmaChunk),
     SetMask { requester: Requester, mask: u64 },
     Fetch { first: u32 },
+    Rejected { requester: Requester, what: Rejected },
     Output(Vec<u8>),
     Phase(String),
     Fail(String),
@@ -198,6 +199,7 @@ pub(crate) fn decode(slot: &SlotCopy) -> Result<Request, DecodeError> {
         abi::CALL_SYNC => dma(slot, DmaOp::Sync { for_cpu: false }).map(Request::Dma),
         abi::CALL_SET_MASK => Ok(Request::SetMask { requester: requester(slot)?, mask: dma_head(slot)?.0.mask.get() }),
         abi::CALL_FETCH => Ok(Request::Fetch { first: dma_head(slot)?.0.first.get() }),
+        abi::CALL_REJECTED => Ok(Request::Rejected { requester: requester(slot)?, what: rejected(slot)? }),
         abi::CALL_OUTPUT => Ok(Request::Output(slot.payload().to_vec())),
         abi::CALL_PHASE => Ok(Request::Phase(clean(slot.payload()))),
         abi::CALL_FAIL => Ok(Request::Fail(clean(slot.payload()))),
@@ -211,6 +213,19 @@ pub(crate) fn decode(slot: &SlotCopy) -> Result<Request, DecodeError> {
 fn requester(slot: &SlotCopy) -> Result<Requester, DecodeError> {
     let raw = slot.header.requester.get();
     Requester::from_wire(raw).ok_or(DecodeError::Requester(raw))
+}
+
+fn rejected(slot: &SlotCopy) -> Result<Rejected, DecodeError> {
+    let raw: abi::Rejected = slot.exactly()?;
+    let field = |field, value: u32| DecodeError::Field { field, value: value.into() };
+    match raw.reason.get() {
+        abi::REJECTED_FLAGS => {
+            let flags = AllocFlags::from_bits(raw.flags.get()).filter(|flags| !flags.is_empty());
+            flags.map(Rejected::Flags).ok_or_else(|| field("rejected flags", raw.flags.get()))
+        }
+        abi::REJECTED_VMALLOC => Ok(Rejected::Vmalloc),
+        other => Err(field("rejected for reason", other)),
+    }
 }
 
 fn hello(slot: &SlotCopy) -> Result<Request, DecodeError> {

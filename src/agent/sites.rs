@@ -29,6 +29,26 @@ const API_PREFIXES: &[&str] = &[
     "dmam_",
 ];
 
+/// Functions between the kernel's rejection of vmalloc memory and the agent that reads its warning: kernel/printk, kernel/panic.c, and
+/// on x86 the exception a warning is. The last is the warning's own function in 7.x. No driver code is below one of them at the head of a
+/// stack unless it raised the warning.
+const WARNING: &[&str] = &[
+    "printk_sprint",
+    "vprintk_store",
+    "vprintk_emit",
+    "vprintk_default",
+    "vprintk",
+    "printk",
+    "warn_printk",
+    "warn",
+    "report_bug",
+    "report_bug_entry",
+    "handle_bug",
+    "exc_invalid_op",
+    "asm_exc_invalid_op",
+    "WARN_trap",
+];
+
 /// The stacks the guest has announced.
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
@@ -57,7 +77,10 @@ fn is_plumbing(symbol: &str) -> bool {
         return true;
     }
     // Core kernel symbols carry no [module].
-    !symbol.ends_with(']') && API_PREFIXES.iter().any(|p| symbol.trim_start_matches('_').starts_with(p))
+    let name = symbol.trim_start_matches('_');
+    // gcc puts what is hardly ever run elsewhere and calls it NAME.cold.
+    let function = name.split(['+', '.']).next().unwrap_or_default();
+    !symbol.ends_with(']') && (API_PREFIXES.iter().any(|p| name.starts_with(p)) || WARNING.contains(&function))
 }
 
 /// Drops the agent's and the DMA API's frames at the head of a stack (innermost first). A stack of nothing else stays whole.
@@ -97,6 +120,22 @@ mod tests {
     fn sync_helpers_with_underscores_and_managed_forms_are_plumbing() {
         let trimmed = trim(stack(&["__dma_sync_single_for_cpu+0x1/0x2", "dmam_alloc_attrs+0x1/0x2", "probe+0x1/0x2 [x]"]));
         assert_eq!(names(&trimmed), ["probe+0x1/0x2 [x]"]);
+    }
+
+    #[test]
+    fn what_a_warning_goes_through_is_plumbing() {
+        let trimmed = trim(stack(&[
+            "seen_printed+0x1f/0x30 [dmavet_agent]",
+            "printk_sprint+0x4/0x20",
+            "vprintk_emit+0x1/0x2",
+            "_printk+0x1/0x2",
+            "__warn_printk.cold+0x1/0x2",
+            "__warn_printk+0x1/0x2",
+            "ncdma_probe+0x1/0x2 [ncdma]",
+            "__warn+0x1/0x2",
+        ]));
+        assert_eq!(names(&trimmed), ["ncdma_probe+0x1/0x2 [ncdma]", "__warn+0x1/0x2"]);
+        assert_eq!(trim(stack(&["warn_slow+0x1/0x2", "probe+0x1/0x2"])).len(), 2, "whole names only");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
-use dmavet_coherence::{Profile, catalogue};
+use dmavet_coherence::{FaultKind, FaultSpec, Profile, catalogue};
 
 /// Arguments of `dmavet list`.
 #[derive(Clone, Debug, Args)]
@@ -21,6 +21,8 @@ pub enum What {
     Rules,
     /// The machines --profile can name
     Profiles,
+    /// Failures that can be injected
+    Faults,
     /// The reference driver's variants
     Variants,
 }
@@ -48,6 +50,14 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
         What::Profiles => {
             for profile in Profile::ALL {
                 println!("{:<10} {}", profile.name(), profile.machine().summary);
+            }
+        }
+        What::Faults => {
+            for (kind, help) in FaultKind::ALL {
+                println!("{:<10} {help}", kind.name());
+                for (key, help) in FaultSpec::KEYS {
+                    println!("    {:<12} {help}", format!("{key}="));
+                }
             }
         }
         What::Variants => {

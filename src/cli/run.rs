@@ -34,6 +34,10 @@ pub struct RunArgs {
     #[arg(long = "device", value_name = "SPEC")]
     pub devices: Vec<String>,
 
+    /// Make a map or alloc call fail, as KIND,nth=N[,device=BDF] with KIND map or alloc (see dmavet list faults); repeatable
+    #[arg(long = "fault", value_name = "SPEC")]
+    pub faults: Vec<String>,
+
     /// Shell script to run in the guest once the modules are loaded
     #[arg(long, value_name = "FILE", conflicts_with = "command")]
     pub script: Option<PathBuf>,

@@ -82,6 +82,32 @@ pub struct SyncCall {
     pub direction: Direction,
 }
 
+bitflags::bitflags! {
+    /// Flags no caller of `dma_alloc_pages`, `dma_alloc_noncoherent` and `dma_alloc_noncontiguous` may give, as the agent names them: the
+    /// kernel's own bits differ between versions.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct AllocFlags: u32 {
+        /// `__GFP_DMA`.
+        const DMA = 1;
+        /// `__GFP_DMA32`.
+        const DMA32 = 1 << 1;
+        /// `__GFP_HIGHMEM`.
+        const HIGHMEM = 1 << 2;
+        /// `__GFP_COMP`.
+        const COMP = 1 << 3;
+    }
+}
+
+/// What the kernel rejects by itself, before any DMA operation is called (`__dma_alloc_pages()` of kernel/dma/mapping.c,
+/// `dma_map_single_attrs()` of include/linux/dma-mapping.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// An allocation of pages, for these flags.
+    Flags(AllocFlags),
+    /// A map of memory that vmalloc gave.
+    Vmalloc,
+}
+
 /// One call, with who made it and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiCall {
@@ -105,6 +131,8 @@ pub enum ApiCall {
     },
     /// The driver was unbound (after remove and devres).
     Unbound,
+    /// The kernel rejected a map or alloc call itself; the driver got its error.
+    Rejected(Rejected),
 }
 
 /// Who makes a call and from where.

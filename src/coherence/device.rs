@@ -55,6 +55,8 @@ pub(crate) struct Device {
     pub(crate) drivers: Vec<String>,
     pub(crate) bound: bool,
     pub(crate) bus_master: bool,
+    /// It was reset, and neither was bus mastering switched on since nor one of its registers written.
+    pub(crate) at_rest: bool,
     /// Where the CPU last wrote to the device: what the device does then is attributed to it.
     pub(crate) kick: SiteId,
     /// The mask the last `dma_set_mask*` asked for, if it was refused.
@@ -81,6 +83,7 @@ impl Device {
             bound: false,
             // A platform device has no Command register.
             bus_master: matches!(requester, Requester::Platform(_)),
+            at_rest: false,
             kick: SiteId::default(),
             refused_mask: None,
             failed: None,

@@ -42,12 +42,12 @@ mod view;
 mod watch;
 
 pub use arena::{DeviceWrites, WriteMarks};
-pub use call::{Answer, ApiCall, Caller, Extent, Limits, MapCall, SyncCall, UnmapCall};
+pub use call::{AllocFlags, Answer, ApiCall, Caller, Extent, Limits, MapCall, Rejected, SyncCall, UnmapCall};
 pub use catalogue::Code;
 pub use config::Config;
 pub use engine::Coherence;
 pub use error::{AccessError, Error};
-pub use fault::{FaultPlan, NthMaps};
+pub use fault::{FaultKind, FaultPlan, FaultSpec, FaultSpecError, Faults, NthMaps};
 pub use finding::{AccessInfo, ByteRange, Finding, Handover, HistoryEntry, MappingInfo, Offence, Severity};
 pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, SiteId};
 pub use profile::{Cache, Edges, Profile};

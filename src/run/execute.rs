@@ -118,6 +118,7 @@ pub fn execute_here(plan: &Plan, show: &Show, trace: Option<&Path>) -> Result<Ex
         coherence,
         modules: modules(plan)?,
         watch: plan.watch.config(),
+        faults: plan.faults()?,
         tap: recorder.clone().map(|recorder| recorder as Arc<dyn dmavet_coherence::Tap>),
     };
     let watcher = Arc::new(Watcher::create(plan, *show)?);

@@ -5,7 +5,7 @@
 
 use crate::exit::Failure;
 use crate::run::rundir;
-use dmavet_coherence::{Cache, Config, Edges, Profile, Severity, WatchPolicy};
+use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, WatchPolicy};
 use dmavet_vmm::{Backend, Stress, TierChoice, WatchConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub struct Plan {
     pub cpus: u8,
     /// Device specifications (`dmavet list devices`).
     pub devices: Vec<String>,
+    /// Failures to inject (`dmavet list faults`).
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// Modules under test as the guest loads them, with the host's copies that hold the debug information.
     pub modules: Vec<PlanModule>,
     /// What its caches do.
@@ -83,6 +86,14 @@ impl Plan {
     pub fn save(&self) -> Result<(), Failure> {
         let json = serde_json::to_vec_pretty(self).map_err(|e| Failure::internal(e.to_string()))?;
         rundir::write(&self.run_dir, Self::FILE, &json)
+    }
+
+    /// The failures to inject.
+    ///
+    /// # Errors
+    /// When one makes no sense.
+    pub fn faults(&self) -> Result<Vec<FaultSpec>, Failure> {
+        self.faults.iter().map(|spec| spec.parse().map_err(|e| Failure::usage(format!("--fault {e}")))).collect()
     }
 
     /// Where the plan is kept.

@@ -3,6 +3,7 @@
 use crate::cli::{RunArgs, SgPolicy};
 use crate::exit::Failure;
 use crate::run::{Limits, Plan, PlanModule, Policy, Show, rundir};
+use dmavet_coherence::FaultSpec;
 use dmavet_devices::DeviceSpec;
 use dmavet_images::cache::{Cache, CacheError};
 use dmavet_images::initramfs::{Image, ImageError};
@@ -23,6 +24,9 @@ const REFERENCE: &str = "ref:ncdma";
 pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show: &Show) -> Result<Plan, Failure> {
     let spec = kernel_spec(args)?;
     let devices = devices(args)?;
+    for fault in &args.faults {
+        fault.parse::<FaultSpec>().map_err(|e| Failure::usage(format!("--fault {e}")))?;
+    }
     let modules = args.modules.iter().map(|m| Wanted::parse(m)).collect::<Result<Vec<_>, _>>()?;
     let workload = workload(args)?;
     let machine = args.machine.plan()?;
@@ -58,6 +62,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         memory: u64::from(args.memory) << 20,
         cpus: args.cpus,
         devices,
+        faults: args.faults.clone(),
         modules: planned,
         machine,
         sg_merge: args.sg == SgPolicy::Merge,

@@ -2,14 +2,16 @@
 
 use crate::code::{Bad, Get, Put};
 use dmavet_coherence::{
-    Answer, ApiCall, Attrs, Bdf, Caller, Direction, Extent, Family, Gpa, Iova, Limits, MapCall, PageKind, Requester, SiteId, SyncCall,
-    UnmapCall,
+    AllocFlags, Answer, ApiCall, Attrs, Bdf, Caller, Direction, Extent, Family, Gpa, Iova, Limits, MapCall, PageKind, Rejected, Requester,
+    SiteId, SyncCall, UnmapCall,
 };
 
 /// The tags of the calls, from this one on, in order of [`ApiCall`].
 pub(crate) const FIRST_TAG: u8 = 0x20;
+/// In place of the flags of a rejected call: it was a map of vmalloc memory.
+const VMALLOC: u64 = 1 << 32;
 /// One past the last.
-pub(crate) const END_TAG: u8 = FIRST_TAG + 7;
+pub(crate) const END_TAG: u8 = FIRST_TAG + 8;
 
 impl Put<'_> {
     pub(crate) fn requester(&mut self, requester: Requester) {
@@ -59,6 +61,7 @@ impl Put<'_> {
             ApiCall::Bound { .. } => 4,
             ApiCall::Unbound => 5,
             ApiCall::Fail(_) => 6,
+            ApiCall::Rejected(_) => 7,
         };
         self.byte(FIRST_TAG + tag);
         let Caller { requester, site, cpu } = *caller;
@@ -81,6 +84,8 @@ impl Put<'_> {
             ApiCall::SetMask { mask } => self.mask(*mask),
             ApiCall::Bound { driver } => self.text(driver),
             ApiCall::Unbound => {}
+            ApiCall::Rejected(Rejected::Flags(flags)) => self.number(flags.bits().into()),
+            ApiCall::Rejected(Rejected::Vmalloc) => self.number(VMALLOC),
         }
         match answer {
             Answer::Done => self.byte(0),
@@ -174,7 +179,13 @@ impl Get<'_, '_> {
             3 => ApiCall::SetMask { mask: self.mask()? },
             4 => ApiCall::Bound { driver: self.text()?.to_owned() },
             5 => ApiCall::Unbound,
-            _ => ApiCall::Fail(self.map()?),
+            6 => ApiCall::Fail(self.map()?),
+            _ => ApiCall::Rejected(match self.number()? {
+                VMALLOC => Rejected::Vmalloc,
+                flags => {
+                    Rejected::Flags(AllocFlags::from_bits_retain(u32::try_from(flags).map_err(|_| Bad("flags of more than 32 bits"))?))
+                }
+            }),
         };
         let answer = match self.byte()? {
             0 => Answer::Done,

@@ -12,7 +12,7 @@ use crate::pci::agent::{self, AgentSink};
 use crate::pci::{Curtain, PciRoot, Watcher};
 use crate::watch::Watch;
 use dmavet_agent::{Agent, AgentEvent};
-use dmavet_coherence::{Bdf, Coherence, Requester, SiteId};
+use dmavet_coherence::{Bdf, Coherence, Faults, Requester, SiteId};
 use dmavet_devices::bus::{DeviceContext, DeviceMemory, MsiMessage, MsiSink};
 use dmavet_devices::pci::host_bridge;
 use std::collections::HashMap;
@@ -46,6 +46,9 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
     let coherence = Coherence::with_tap(settings, chassis.memory(), config.tap.clone()).map_err(VmmError::Coherence)?;
+    if !config.faults.is_empty() {
+        coherence.set_fault_plan(Box::new(config.faults.iter().copied().collect::<Faults>()));
+    }
     let code = Arc::new(GuestCode::new(config.kernel.clone(), config.modules.clone()));
     let watch = chassis.watch(config.watch, &coherence, code.clone())?;
     let curtain = Arc::new(Curtain::default());

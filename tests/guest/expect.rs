@@ -4,10 +4,12 @@
 //! Expect: CODE SITE FILE "text of the source line"     an error or warning; SITE is offence, consequence, map or handover
 //! Expect: nothing                                      legal: not even a note
 //! Expect-note: ...                                     a note
+//! Near-miss: DV201 DV304                               legal: the rules it comes near to and does not break
 //! Arguments: --watch all                               what the run needs besides
 //! Workload: ok | fails                                 does the self-test itself notice?
 //! ```
 
+use dmavet_coherence::Code;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,8 @@ pub struct Variant {
     pub workload_fails: bool,
     /// It breaks no rule: not even a note is right.
     pub legal: bool,
+    /// The rules it comes near to without breaking them.
+    pub near_misses: Vec<Code>,
     /// Arguments of `dmavet run` besides the module.
     pub arguments: String,
     sources: BTreeMap<PathBuf, Vec<u8>>,
@@ -77,6 +81,8 @@ fn parse(name: &str, patch: &[u8], mut sources: BTreeMap<PathBuf, Vec<u8>>) -> V
     let legal = lines("Expect") == ["nothing"];
     assert_eq!(legal, name.starts_with("legal-"), "{name}: variants that are legal, and only those, are called legal-*");
     assert!(alarms.is_empty() || !lines("Expect").iter().any(|l| l == "nothing"), "{name}: nothing and something");
+    let near_misses: Vec<Code> = lines("Near-miss").iter().flat_map(|l| codes(name, l)).collect();
+    assert!(legal || near_misses.is_empty(), "{name}: only what is legal is a near miss");
     let workload_fails = match lines("Workload").as_slice() {
         [one] if one == "fails" => true,
         [one] if one == "ok" => false,
@@ -88,9 +94,15 @@ fn parse(name: &str, patch: &[u8], mut sources: BTreeMap<PathBuf, Vec<u8>>) -> V
         notes: expects("Expect-note"),
         workload_fails,
         legal,
+        near_misses,
         arguments: lines("Arguments").join(" "),
         sources,
     }
+}
+
+/// The codes of a line.
+pub fn codes(name: &str, line: &str) -> Vec<Code> {
+    line.split_whitespace().map(|word| word.parse().unwrap_or_else(|e| panic!("{name}: {e}"))).collect()
 }
 
 fn expect(name: &str, line: &str) -> Expect {

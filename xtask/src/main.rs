@@ -1,4 +1,4 @@
-//! Development tasks of dmavet: `cargo xtask demo | test | bench`.
+//! Development tasks of dmavet: `cargo xtask demo | test | rules | bench`.
 //!
 //! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
 //! bring them. Nothing else is changed on the machine.
@@ -15,6 +15,7 @@ use std::time::Instant;
 const HELP: &str = "\
 cargo xtask demo     install, fetch and build what is missing, then run the guided demo
 cargo xtask test     every test: format, lints, unit tests, real guests in the lab
+cargo xtask rules    write docs/rules.md: every rule with what triggers it and what comes near
 cargo xtask bench    print the figures of the budgets, measured side by side
 cargo xtask doctor   say what this machine lacks, change nothing
 ";
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let result = match task.as_str() {
         "demo" => demo(&rest),
         "test" => test(&rest),
+        "rules" => rules(),
         "bench" => bench(&rest),
         "doctor" => packages::report(),
         "" | "help" | "--help" | "-h" => {
@@ -72,6 +74,12 @@ fn test(rest: &[String]) -> Result<(), String> {
     let model = ["test", "--locked", "--package", "dmavet-vmm", "--lib", "--features", "shuttle", "watch::model"];
     step("model of the CPU watch's locks", cargo().args(model))?;
     step("tests", cargo().args(["test", "--workspace", "--locked"]).args(rest))
+}
+
+/// The test that compares the table writes it when asked to.
+fn rules() -> Result<(), String> {
+    let test = ["test", "--locked", "--package", "dmavet", "--test", "guest", "rules::"];
+    step("docs/rules.md", cargo().args(test).env("DMAVET_UPDATE", "1"))
 }
 
 fn bench(rest: &[String]) -> Result<(), String> {

@@ -42,7 +42,7 @@ fn ours() -> Table {
         DMAVET_CALL_HELLO = CALL_HELLO, DMAVET_CALL_SITE = CALL_SITE, DMAVET_CALL_BOUND = CALL_BOUND,
         DMAVET_CALL_UNBOUND = CALL_UNBOUND, DMAVET_CALL_MODULE = CALL_MODULE, DMAVET_CALL_BLIND = CALL_BLIND,
         DMAVET_CALL_MAP = CALL_MAP, DMAVET_CALL_UNMAP = CALL_UNMAP, DMAVET_CALL_SYNC = CALL_SYNC,
-        DMAVET_CALL_SET_MASK = CALL_SET_MASK, DMAVET_CALL_FETCH = CALL_FETCH, DMAVET_CALL_OUTPUT = CALL_OUTPUT,
+        DMAVET_CALL_SET_MASK = CALL_SET_MASK, DMAVET_CALL_FETCH = CALL_FETCH, DMAVET_CALL_REJECTED = CALL_REJECTED, DMAVET_CALL_OUTPUT = CALL_OUTPUT,
         DMAVET_CALL_PHASE = CALL_PHASE, DMAVET_CALL_FAIL = CALL_FAIL, DMAVET_CALL_EXIT = CALL_EXIT,
         DMAVET_CALL_END = CALL_END, DMAVET_CALL_PANIC = CALL_PANIC,
         DMAVET_FIRST = FIRST, DMAVET_LAST = LAST,
@@ -52,6 +52,7 @@ fn ours() -> Table {
         DMAVET_NAME_LEN = NAME_LEN, DMAVET_SYMBOL_LEN = SYMBOL_LEN, DMAVET_MAX_FRAMES = MAX_FRAMES,
         DMAVET_MAX_ANCHORS = MAX_ANCHORS, DMAVET_MODULE_COMING = MODULE_COMING, DMAVET_MODULE_LIVE = MODULE_LIVE,
         DMAVET_MODULE_GOING = MODULE_GOING, DMAVET_DMA_FOR_CPU = DMA_FOR_CPU,
+        DMAVET_REJECTED_FLAGS = REJECTED_FLAGS, DMAVET_REJECTED_VMALLOC = REJECTED_VMALLOC,
         DMAVET_RANGES_PER_SLOT = RANGES_PER_SLOT, DMAVET_MAX_RANGES = MAX_RANGES,
     );
     use dmavet_coherence::ids::{Family, PageKind};
@@ -61,6 +62,11 @@ fn ours() -> Table {
         DMAVET_KIND_OTHER = PageKind::Other, DMAVET_KIND_SLAB = PageKind::Slab,
         DMAVET_KIND_PAGE_POOL = PageKind::PagePool, DMAVET_KIND_FOREIGN = PageKind::Foreign,
     );
+    use dmavet_coherence::AllocFlags;
+    constants!(t:
+        DMAVET_GFP_DMA = AllocFlags::DMA.bits(), DMAVET_GFP_DMA32 = AllocFlags::DMA32.bits(),
+        DMAVET_GFP_HIGHMEM = AllocFlags::HIGHMEM.bits(), DMAVET_GFP_COMP = AllocFlags::COMP.bits(),
+    );
     layout!(t: "dmavet_slot" = SlotHeader {
         version, call, flags, requester, cpu, site, length, lost, chunk, reserved0, reserved1, status, count, value
     });
@@ -69,6 +75,7 @@ fn ours() -> Table {
     layout!(t: "dmavet_bound" = Bound { driver, module });
     layout!(t: "dmavet_module" = Module { state, anchors, text_base, text_size, init_base, init_size, name, anchor });
     layout!(t: "dmavet_exit" = Exit { code, reserved });
+    layout!(t: "dmavet_rejected" = Rejected { reason, flags });
     layout!(t: "dmavet_range" = Range { addr, len });
     layout!(t: "dmavet_dma" = Dma {
         family, direction, kind, flags, count, total, first, attrs, mask, seg_boundary, max_seg_size, min_align_mask,
@@ -115,7 +122,7 @@ fn every_size_offset_and_constant_agrees_with_the_guests_header() {
     for (name, value) in expressions {
         assert_eq!(theirs.get(name), Some(value), "{name}");
     }
-    assert_eq!(counts.len(), 8);
+    assert_eq!(counts.len(), 9);
 }
 
 /// Nothing in the header may be missing from the table above.
@@ -139,7 +146,7 @@ fn the_comparison_is_complete() {
             _ => {}
         }
     }
-    assert_eq!(seen, 8, "structures found in the header");
+    assert_eq!(seen, 9, "structures found in the header");
 }
 
 #[test]

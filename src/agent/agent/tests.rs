@@ -1,7 +1,7 @@
 //! The tests play the guest: they fill slots in a small RAM and ring.
 
 use super::*;
-use dmavet_coherence::call::{Extent, MapCall};
+use dmavet_coherence::call::{AllocFlags, Extent, MapCall, Rejected};
 use dmavet_coherence::ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind};
 use proptest::prelude::*;
 use std::sync::Mutex;
@@ -203,6 +203,23 @@ fn a_failure_the_core_injects_arrives_as_one() {
     *guest.core.answer.lock().unwrap() = Some(Answer::Failed);
     assert_eq!(guest.dma(abi::CALL_MAP, single(), &[(0x2000, 1)]), abi::STATUS_FAILED);
     assert_eq!(guest.header(0).count.get(), 0);
+}
+
+#[test]
+fn what_the_kernel_rejects_is_passed_on() {
+    let mut guest = Guest::new();
+    let rejected = |reason: u32, flags: u32| abi::Rejected { reason: reason.into(), flags: flags.into() };
+    for (reason, flags) in [(abi::REJECTED_FLAGS, 0xa), (abi::REJECTED_VMALLOC, 0)] {
+        assert_eq!(guest.send(abi::CALL_REJECTED, rejected(reason, flags).as_bytes()).0, abi::STATUS_OK);
+    }
+    let calls: Vec<_> = guest.calls().into_iter().map(|(caller, call)| (caller.requester, call)).collect();
+    let flags = Rejected::Flags(AllocFlags::DMA32 | AllocFlags::COMP);
+    assert_eq!(calls, [(DEVICE, ApiCall::Rejected(flags)), (DEVICE, ApiCall::Rejected(Rejected::Vmalloc))]);
+    // No flag, one that does not exist, a reason that does not.
+    for (reason, flags) in [(abi::REJECTED_FLAGS, 0), (abi::REJECTED_FLAGS, 0x10), (3, 1)] {
+        assert_eq!(guest.send(abi::CALL_REJECTED, rejected(reason, flags).as_bytes()).0, abi::STATUS_MALFORMED);
+    }
+    assert_eq!((guest.calls().len(), guest.blind().len()), (2, 3));
 }
 
 #[test]

@@ -4,7 +4,10 @@ mod attrs;
 mod bus;
 mod life;
 mod lines;
+mod origin;
 mod sync;
+
+pub use origin::{Events, KernelCheck};
 
 use crate::finding::Severity;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

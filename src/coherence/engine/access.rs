@@ -94,9 +94,10 @@ impl Engine {
             self.stats.device_writes += 1;
             self.stats.device_bytes_written += len as u64;
         }
-        if !record.bus_master {
+        if !record.bus_master || record.at_rest {
+            let verdict = if record.at_rest { rules::bus::after_reset(wish.write) } else { rules::bus::no_bus_master(wish.write) };
             // It is about the function, whichever mapping comes first.
-            self.report(Some(device), None, site, wish.what(), rules::bus::no_bus_master(wish.write), None);
+            self.report(Some(device), None, site, wish.what(), verdict, None);
             return Err(AccessError::NoBusMaster(Iova(iova)));
         }
         let access = resolved.map_err(|fault| self.refuse_access(device, iova, len, wish, fault))?;

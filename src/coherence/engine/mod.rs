@@ -120,6 +120,7 @@ impl Coherence {
         let mut engine = self.shared.lock();
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             device.bus_master = on;
+            device.at_rest &= !on;
         }
         engine.ram.feed.input(|| Input::BusMaster { requester, on });
     }
@@ -129,16 +130,19 @@ impl Coherence {
         let mut engine = self.shared.lock();
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             device.kick = site;
+            device.at_rest = false;
         }
         engine.ram.feed.input(|| Input::Kick { requester, site });
     }
 
-    /// The function was reset (event B): it may not master the bus any more, its mappings stay.
+    /// The function was reset (event B): it may not master the bus any more, its mappings stay. Until somebody sets it up again it is to
+    /// do nothing (DV502).
     pub fn reset_device(&self, requester: Requester) {
         let mut engine = self.shared.lock();
         if let Some(device) = engine.device(requester).and_then(|id| engine.devices.get_mut(id as usize)) {
             device.bus_master = matches!(requester, Requester::Platform(_));
             device.kick = SiteId::default();
+            device.at_rest = true;
         }
         engine.ram.feed.input(|| Input::Reset { requester });
     }
@@ -409,6 +413,11 @@ impl Engine {
             }
             ApiCall::Unbound => {
                 self.unbound(device);
+                Answer::Done
+            }
+            ApiCall::Rejected(what) => {
+                let (call, verdict) = rules::map::rejected(*what);
+                self.report(Some(device), None, caller.site, call, verdict, None);
                 Answer::Done
             }
         }

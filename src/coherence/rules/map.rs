@@ -1,8 +1,8 @@
-//! 110, 112, 113, 116, 219: what a map call is given.
+//! 110, 112, 113, 114, 116, 219: what a map or alloc call is given.
 
 use super::Verdict;
 use crate::bits::PAGE_U64;
-use crate::call::{Limits, MapCall};
+use crate::call::{AllocFlags, Limits, MapCall, Rejected};
 use crate::catalogue::Code;
 use crate::chunk::Segment;
 use crate::engine::names;
@@ -95,4 +95,28 @@ pub(crate) fn maps_coherent(call: &MapCall, coherent: &Mapping, device: u32) -> 
     let message = format!("Coherent memory was given to {what}: it has a handle already, of {} bytes.", coherent.size);
     let verdict = Verdict::new(Code::DV219, message).severity(Severity::Error);
     Some(verdict.advice("Use the handle dma_alloc_coherent() returned."))
+}
+
+/// DV110 and DV114, what the kernel's own code rejects before any DMA operation sees it: the call's name and the verdict.
+pub(crate) fn rejected(what: Rejected) -> (&'static str, Verdict) {
+    match what {
+        Rejected::Vmalloc => {
+            let message = "Memory of vmalloc() was given to dma_map_single(): the kernel rejected it with DMA_MAPPING_ERROR.";
+            let advice = "Allocate the buffer with kmalloc or the page allocator, or map it page by page with vmalloc_to_page().";
+            ("dma_map_single", Verdict::new(Code::DV110, message).advice(advice))
+        }
+        Rejected::Flags(flags) => {
+            let names = [
+                (AllocFlags::DMA, "__GFP_DMA"),
+                (AllocFlags::DMA32, "__GFP_DMA32"),
+                (AllocFlags::HIGHMEM, "__GFP_HIGHMEM"),
+                (AllocFlags::COMP, "__GFP_COMP"),
+            ];
+            let given: Vec<_> = names.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect();
+            let message = format!("Pages for DMA were asked for with {}: the kernel rejected the call with NULL.", given.join(" | "));
+            let verdict = Verdict::new(Code::DV114, message);
+            let comp = flags == AllocFlags::COMP;
+            ("dma_alloc_pages", if comp { verdict.advice("Drop __GFP_COMP: these pages are never a compound page.") } else { verdict })
+        }
+    }
 }

@@ -95,8 +95,46 @@ fn dv501_before_and_after_bus_mastering() {
     assert_eq!(w.bad(), ["DV501e"]);
     w.core.set_bus_master(DEVICE, true);
     w.core.reset_device(DEVICE);
+    w.kick();
     assert!(w.try_read(dma, 4).is_none(), "a reset clears the Command register");
-    assert_eq!(w.finding(Code::DV501).count, 3);
+    assert_eq!(w.bad(), ["DV501e"; 2], "before a register was written, and after");
+}
+
+#[test]
+fn dv502_after_a_reset_until_somebody_sets_it_up() {
+    let w = World::new();
+    let dma = w.map(BUF, 100, Bidirectional);
+    w.core.reset_device(DEVICE);
+    assert!(w.try_read(dma, 4).is_none() && !w.try_write(dma, &[1]));
+    assert_eq!(w.cpu_read(BUF, 1), [0]);
+    let f = w.finding(Code::DV502);
+    assert_eq!((f.severity, f.kind, f.count), (Severity::Error, Some(Code::DV501), 2));
+    assert!(f.message.contains("after a reset"), "{}", f.message);
+    assert_eq!(w.bad(), ["DV502e"]);
+
+    // Set up again; a reset of a device that was doing nothing; a register written first, then bus mastering.
+    let w = World::new();
+    let dma = w.map(BUF, 100, Bidirectional);
+    for _ in 0..2 {
+        w.core.reset_device(DEVICE);
+        w.core.set_bus_master(DEVICE, false);
+        w.kick();
+        w.core.set_bus_master(DEVICE, true);
+        assert!(w.try_write(dma, &[1]));
+    }
+    w.silent();
+
+    // A platform device has no Command register: its registers alone set it up.
+    let node = Requester::Platform(7);
+    let w = World::new();
+    let Answer::Handles(handles) = w.call_as(node, &ApiCall::Map(single(BUF, 64, ToDevice))) else { panic!("mapped") };
+    let read = || w.core.view(node).read_slice(&mut [0; 4], GuestAddress(handles[0].0.0)).is_ok();
+    w.core.reset_device(node);
+    assert!(!read());
+    assert_eq!(w.bad(), ["DV502e"]);
+    w.core.kick(node, w.site("kick+0x1"));
+    assert!(read());
+    assert_eq!(w.bad(), ["DV502e"]);
 }
 
 #[test]

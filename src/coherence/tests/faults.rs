@@ -19,6 +19,19 @@ fn a_plan_fails_calls_by_number() {
 }
 
 #[test]
+fn specifications_count_for_each_device_and_kind() {
+    let w = World::new();
+    let specs = ["map,nth=2", "alloc,nth=1,device=00:02.0"].map(|s| s.parse::<FaultSpec>().unwrap());
+    w.core.set_fault_plan(Box::new(specs.into_iter().collect::<Faults>()));
+    let page = |n: u64| single(BUF + n * PAGE, PAGE, Bidirectional);
+    let alloc = |n: u64| MapCall { family: Family::Coherent, ..page(n) };
+    let fails = |requester, call| w.call_as(requester, &ApiCall::Map(call)) == Answer::Failed;
+    assert_eq!([fails(DEVICE, page(0)), fails(OTHER, page(1)), fails(OTHER, page(2)), fails(DEVICE, page(3))], [false, false, true, true]);
+    assert_eq!([fails(OTHER, alloc(4)), fails(DEVICE, alloc(5)), fails(DEVICE, alloc(6))], [false, true, false]);
+    assert_eq!(w.core.stats().injected_failures, 3);
+}
+
+#[test]
 fn dv109_the_device_got_the_error_value() {
     for address in [u64::MAX, u64::MAX - 63, 0xffff_ffff, 63] {
         let w = World::new();

@@ -239,3 +239,19 @@ fn dv302_not_where_all_say_that_they_know() {
     w.map_call(known(96));
     assert_eq!(w.bad(), ["DV302w"]);
 }
+
+#[test]
+fn dv110_and_dv114_as_the_kernel_rejects_them() {
+    let w = World::new();
+    assert_eq!(w.call(&ApiCall::Rejected(Rejected::Flags(AllocFlags::DMA32 | AllocFlags::COMP))), Answer::Done);
+    let f = w.finding(Code::DV114);
+    assert_eq!((f.severity, f.offence.what.as_str()), (Severity::Error, "dma_alloc_pages"));
+    assert!(f.message.contains("__GFP_DMA32 | __GFP_COMP"), "{}", f.message);
+    assert!(f.advice.contains("mask"), "{}", f.advice);
+    w.call(&ApiCall::Rejected(Rejected::Flags(AllocFlags::COMP)));
+    w.call(&ApiCall::Rejected(Rejected::Vmalloc));
+    let f = w.finding(Code::DV110);
+    assert_eq!((f.severity, f.offence.what.as_str(), f.mapping.is_some()), (Severity::Error, "dma_map_single", false));
+    assert_eq!(w.bad(), ["DV110e", "DV114e", "DV114e"]);
+    assert_eq!(w.core.stats().maps, 0, "nothing was mapped");
+}

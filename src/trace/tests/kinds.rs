@@ -67,6 +67,8 @@ fn call() -> impl Strategy<Value = ApiCall> {
         ".{0,20}".prop_map(|driver| ApiCall::Bound { driver }),
         Just(ApiCall::Unbound),
         map().prop_map(ApiCall::Fail),
+        any::<u32>().prop_map(|bits| ApiCall::Rejected(Rejected::Flags(AllocFlags::from_bits_retain(bits)))),
+        Just(ApiCall::Rejected(Rejected::Vmalloc)),
     ]
 }
 

@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         coherence: dmavet_coherence::Config::for_ram(0),
         modules: Vec::new(),
         watch: dmavet_vmm::WatchConfig::OFF,
+        faults: Vec::new(),
         tap: None,
     };
     let seconds = |text: &str| text.parse().map(Duration::from_secs_f64);

@@ -206,6 +206,8 @@ fn reset_stops_everything_and_clears_every_register() {
 fn a_function_reset_is_a_reset_too() {
     for way in 0..2 {
         let mut board = Board::running(4);
+        board.desc(RX_RING, Desc { flags: RECEIVE | OWN | IRQ, len: 64, dst: DST, ..Desc::default() });
+        board.set(RX + 0x10, 1);
         if way == 0 {
             board.function.reset();
         } else {
@@ -214,6 +216,13 @@ fn a_function_reset_is_a_reset_too() {
         }
         assert_eq!((board.get(STATUS), board.get(CMD + 0x14)), (0, 0));
         assert!(!board.function.bus_master());
+        // Until it is set up again nothing starts it: no access, no interrupt (DV502).
+        board.memory.log();
+        board.sink.sent();
+        for register in [CMD + 0x10, TX + 0x10, RX + 0x10, GEN_LEN, GEN_COUNT] {
+            board.set(register, 1);
+        }
+        assert_eq!((board.memory.log(), board.sink.sent()), (Vec::new(), Vec::new()));
     }
 }
 
