@@ -39,4 +39,4 @@ pub mod virtio_blk;
 pub mod virtio_pci;
 pub mod virtio_rng;
 
-pub use spec::{DeviceSpec, KeyInfo, ModelInfo, SpecError, build, models};
+pub use spec::{BuildError, DeviceSpec, KeyInfo, ModelInfo, SpecError, build, models};

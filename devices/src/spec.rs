@@ -5,6 +5,7 @@ use crate::ncdma::{self, NcdmaSpec};
 use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
 use crate::virtio_rng::{self, VirtioRngSpec};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use vm_memory::GuestMemory;
 
@@ -145,6 +146,15 @@ impl DeviceSpec {
             Self::Ncdma(_) => &NcdmaSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
             Self::VirtioRng(_) => &VirtioRngSpec::INFO,
+        }
+    }
+
+    /// The file of this machine that is read for it, if any.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::VirtioBlk(spec) => spec.file(),
+            Self::Ncdma(_) | Self::VirtioRng(_) => None,
         }
     }
 

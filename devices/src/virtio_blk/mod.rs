@@ -43,7 +43,7 @@ impl VirtioBlkSpec {
             KeyInfo { name: "file", help: "its contents at the start", values: "a path without commas", default: "" },
             KeyInfo { name: "readonly", help: "whether the guest can only read it", values: "on or off", default: "off" },
         ],
-        drivers: &["virtio_pci", "virtio_blk"],
+        drivers: &["virtio_ring", "virtio_pci", "virtio_blk"],
     };
     const DEFAULT_MIB: u64 = 64;
     const MOST_MIB: u64 = 16384;

@@ -27,7 +27,7 @@ impl VirtioRngSpec {
         name: "virtio-rng",
         summary: "virtio entropy device (docs/devices.md)",
         keys: &[KeyInfo { name: "seed", help: "seed of the bytes it delivers", values: "0 to 2^64 - 1", default: "0" }],
-        drivers: &["virtio_pci", "virtio_rng"],
+        drivers: &["virtio_ring", "virtio_pci", "virtio_rng"],
     };
 
     /// Seed of the bytes it delivers.
