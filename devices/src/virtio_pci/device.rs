@@ -67,6 +67,11 @@ impl<D: VirtioDevice<M>, M: GuestMemory> Transport<D, M> {
         Self { device, kind, memory, queues, state: State::RESET, vectors: Vectors::NONE }
     }
 
+    /// The device behind the transport.
+    pub const fn device(&self) -> &D {
+        &self.device
+    }
+
     fn offered(&self) -> u64 {
         self.device.features() | TRANSPORT_FEATURES
     }
