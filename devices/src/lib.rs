@@ -36,6 +36,7 @@ mod spec;
 #[cfg(test)]
 mod testing;
 pub mod virtio_blk;
+pub mod virtio_console;
 pub mod virtio_net;
 pub mod virtio_pci;
 pub mod virtio_rng;

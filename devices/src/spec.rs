@@ -3,6 +3,7 @@
 use crate::bus::{DeviceContext, PciFunction};
 use crate::ncdma::{self, NcdmaSpec};
 use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
+use crate::virtio_console::{self, VirtioConsoleSpec};
 use crate::virtio_net::{self, VirtioNetSpec};
 use crate::virtio_rng::{self, VirtioRngSpec};
 use std::fmt;
@@ -18,6 +19,8 @@ pub enum DeviceSpec {
     Ncdma(NcdmaSpec),
     /// The virtio block device.
     VirtioBlk(VirtioBlkSpec),
+    /// The virtio console device.
+    VirtioConsole(VirtioConsoleSpec),
     /// The virtio network device.
     VirtioNet(VirtioNetSpec),
     /// The virtio entropy device.
@@ -116,7 +119,7 @@ pub enum SpecError {
 /// Every model, in the order of a list for people.
 #[must_use]
 pub const fn models() -> &'static [ModelInfo] {
-    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
+    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
     MODELS
 }
 
@@ -137,6 +140,7 @@ pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: Device
     Ok(match spec {
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
         DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
+        DeviceSpec::VirtioConsole(spec) => Box::new(virtio_console::new(context, spec)),
         DeviceSpec::VirtioNet(spec) => Box::new(virtio_net::new(context, spec)),
         DeviceSpec::VirtioRng(spec) => Box::new(virtio_rng::new(context, spec)),
     })
@@ -149,6 +153,7 @@ impl DeviceSpec {
         match self {
             Self::Ncdma(_) => &NcdmaSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
+            Self::VirtioConsole(_) => &VirtioConsoleSpec::INFO,
             Self::VirtioNet(_) => &VirtioNetSpec::INFO,
             Self::VirtioRng(_) => &VirtioRngSpec::INFO,
         }
@@ -159,7 +164,7 @@ impl DeviceSpec {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::VirtioBlk(spec) => spec.file(),
-            Self::Ncdma(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
+            Self::Ncdma(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
         }
     }
 
@@ -175,6 +180,7 @@ impl fmt::Display for DeviceSpec {
         match self {
             Self::Ncdma(spec) => spec.fmt(f),
             Self::VirtioBlk(spec) => spec.fmt(f),
+            Self::VirtioConsole(spec) => spec.fmt(f),
             Self::VirtioNet(spec) => spec.fmt(f),
             Self::VirtioRng(spec) => spec.fmt(f),
         }
@@ -197,6 +203,7 @@ impl FromStr for DeviceSpec {
         // The name was found in the table above.
         match info.name {
             "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
+            "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
             "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
             "virtio-rng" => VirtioRngSpec::from_pairs(&pairs).map(Self::VirtioRng),
             _ => NcdmaSpec::from_pairs(&pairs).map(Self::Ncdma),
@@ -248,6 +255,7 @@ mod tests {
         let texts = [
             "ncdma",
             "ncdma,mask=32",
+            "virtio-console",
             "virtio-net",
             "virtio-net,mergeable=off",
             "virtio-rng",
@@ -264,7 +272,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        const KNOWN: &str = "ncdma, virtio-blk, virtio-net, virtio-rng";
+        const KNOWN: &str = "ncdma, virtio-blk, virtio-console, virtio-net, virtio-rng";
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("e1000"), format!("there is no device model \"e1000\"; models: {KNOWN}"));

@@ -146,7 +146,9 @@ fn drivers(devices: &[DeviceSpec], kernel: &KernelFiles) -> Result<Vec<String>, 
     let tree = kernel.modules().map_err(kernel_failure)?;
     let mut names: Vec<String> = Vec::new();
     for name in devices.iter().flat_map(|d| d.info().drivers) {
-        if !tree.is_builtin(name) && !names.iter().any(|n| n == name) {
+        // What is no module of a kernel that does not list its built-in ones may be one of these: the run will tell.
+        let is_module = tree.file(name).is_some() || (tree.lists_builtin() && !tree.is_builtin(name));
+        if is_module && !names.iter().any(|n| n == name) {
             names.push((*name).to_owned());
         }
     }

@@ -85,7 +85,7 @@ impl VirtioBlk {
     /// Where `len` bytes at a sector lie, if they are whole sectors of the disk and no more than a request may have.
     fn span(&self, sector: u64, len: u64) -> Option<u64> {
         let offset = sector.checked_mul(SECTOR)?;
-        (len % SECTOR == 0 && len <= MOST_DATA && self.disk.contains(offset, len)).then_some(offset)
+        (len.is_multiple_of(SECTOR) && len <= MOST_DATA && self.disk.contains(offset, len)).then_some(offset)
     }
 
     fn read<M: GuestMemory>(&mut self, request: &Request<'_, '_, M>) -> (Status, u64) {
@@ -117,7 +117,7 @@ impl VirtioBlk {
     /// Section 5.2.6.2: the ranges are checked before any is changed.
     fn zero<M: GuestMemory>(&mut self, request: &Request<'_, '_, M>, operation: Operation) -> Status {
         let count = request.from_driver / RANGE as u64;
-        if count == 0 || count > u64::from(MOST_RANGES) || request.from_driver % RANGE as u64 != 0 {
+        if count == 0 || count > u64::from(MOST_RANGES) || !request.from_driver.is_multiple_of(RANGE as u64) {
             return Status::IoError;
         }
         let mut ranges = Vec::new();

@@ -200,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_disk_is_what_an_array_is(on_file in any::<bool>(), ops in prop::collection::vec(op(), 0..20)) {
-            let contents: Vec<u8> = (0..SIZE).map(|i| (i % 251) as u8).collect();
+            let contents: Vec<u8> = (0..=250).cycle().take(SIZE).collect();
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(&contents).unwrap();
             let (mut disk, mut model) = if on_file {

@@ -1,4 +1,5 @@
 //! The driver's side of virtio-blk. Types, offsets and bits are written out, not taken from `spec`.
+#![expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 
 use super::{Disk, VirtioBlk};
 use crate::testing::Dma;

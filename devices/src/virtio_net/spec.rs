@@ -24,7 +24,8 @@ pub(super) const MAC: [u8; 6] = [0x02, b'd', b'm', b'a', b'v', 0x02];
 /// struct virtio_net_config as long as the features offered need it: mac, status.
 pub(super) const fn config() -> [u8; 8] {
     let [a, b, c, d, e, f] = MAC;
-    [a, b, c, d, e, f, bits::VIRTIO_NET_S_LINK_UP as u8, 0]
+    let [up, high, ..] = bits::VIRTIO_NET_S_LINK_UP.to_le_bytes();
+    [a, b, c, d, e, f, up, high]
 }
 
 /// The header of a received frame that lies in `buffers` buffers: no checksum, no segmentation.

@@ -106,7 +106,7 @@ fn pieces(segments: &[Segment], offset: u64, len: usize) -> impl Iterator<Item =
             let here = usize::try_from(u64::from(segment.len) - skipped).unwrap_or(usize::MAX).min(left);
             left -= here;
             // An address past the end of the address space is as unreachable as its last byte.
-            Some((segment.address.checked_add(skipped).unwrap_or(u64::MAX), here))
+            Some((segment.address.saturating_add(skipped), here))
         })
         .filter(|(_, len)| *len != 0)
 }

@@ -96,7 +96,7 @@ impl<D: VirtioDevice<M>, M: GuestMemory> Transport<D, M> {
             Reg::QueueSelect => u64::from(state.queue_select),
             // 0 for a queue there is not.
             Reg::QueueSize => setup(|setup| u64::from(setup.size)),
-            Reg::QueueVector => self.selected().map_or(u64::from(NO_VECTOR), |queue| u64::from(queue.setup.vector)),
+            Reg::QueueVector => u64::from(self.selected().map_or(NO_VECTOR, |queue| queue.setup.vector)),
             Reg::QueueEnable => self.selected().map_or(0, |queue| u64::from(queue.is_enabled())),
             Reg::QueueNotifyOff => self.selected().map_or(0, |_| u64::from(state.queue_select)),
             Reg::QueueDesc => setup(|setup| setup.desc),

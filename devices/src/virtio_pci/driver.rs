@@ -1,4 +1,5 @@
 //! A scripted driver for tests, played against the specification: offsets and bits are written out here on purpose.
+#![expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 
 use super::{Transport, VirtioDevice};
 use crate::bus::{DeviceContext, DeviceMemory, PciFunction};

@@ -1,4 +1,5 @@
 //! The transport against a scripted driver, with a device that gives every chain's readable bytes back in its writable ones.
+#![expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 
 mod hostile;
 
