@@ -1,3 +1,5 @@
+mod virtio;
+
 use super::*;
 use crate::board::Activity;
 use crate::end::EndCell;
