@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders whose files are embedded.
-const FOLDERS: [&str; 3] = ["agent", "drivers", "init"];
+const FOLDERS: [&str; 4] = ["agent", "drivers", "init", "workloads"];
 
 fn main() {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));

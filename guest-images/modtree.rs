@@ -112,6 +112,12 @@ impl ModuleTree {
         self.builtin.contains(&normal(name))
     }
 
+    /// Whether the kernel lists what it has built in; packages of some do not.
+    #[must_use]
+    pub fn lists_builtin(&self) -> bool {
+        !self.builtin.is_empty()
+    }
+
     /// The modules to load, in order, so that every one of `names` is there: dependencies first, each once, built-in ones left out.
     ///
     /// # Errors
@@ -180,7 +186,7 @@ mod tests {
         let (_dir, tree) = tree(&[("kvm-amd.ko", "kvm,ccp"), ("ccp.ko", ""), ("kvm.ko", "irqbypass,ext4_x"), ("irqbypass.ko", "")]);
         let order = tree.load_order(&["kvm_amd".into(), "irqbypass".into()]).unwrap();
         assert_eq!(names(&order), ["irqbypass", "kvm", "ccp", "kvm_amd"]);
-        assert!(tree.is_builtin("ext4-x") && tree.file("kvm-amd").is_some());
+        assert!(tree.lists_builtin() && tree.is_builtin("ext4-x") && tree.file("kvm-amd").is_some());
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub fn reference_workload() -> &'static [u8] {
     file("drivers/workload.sh").unwrap_or_default()
 }
 
+/// The workload script of a device model that the kernel has drivers of, by the model's name.
+#[must_use]
+pub fn device_workload(model: &str) -> Option<&'static [u8]> {
+    file(&format!("workloads/{model}.sh"))
+}
+
 /// A named change to a reference driver, usually one mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {

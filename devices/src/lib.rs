@@ -16,7 +16,7 @@
 //! let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10_0000)])?;
 //! let memory = DeviceMemory { used: ram.clone(), poll: ram };
 //! let context = DeviceContext { memory, msi: Arc::new(NoInterrupts) };
-//! let mut device = dmavet_devices::build(&"ncdma,mask=32".parse()?, context);
+//! let mut device = dmavet_devices::build(&"ncdma,mask=32".parse()?, context)?;
 //!
 //! let mut id = [0; 4];
 //! device.read_config(0, &mut id);
@@ -35,5 +35,10 @@ pub mod registers;
 mod spec;
 #[cfg(test)]
 mod testing;
+pub mod virtio_blk;
+pub mod virtio_console;
+pub mod virtio_net;
+pub mod virtio_pci;
+pub mod virtio_rng;
 
-pub use spec::{DeviceSpec, KeyInfo, ModelInfo, SpecError, build, models};
+pub use spec::{BuildError, DeviceSpec, KeyInfo, ModelInfo, SpecError, build, models};

@@ -2,16 +2,29 @@
 
 use crate::bus::{DeviceContext, PciFunction};
 use crate::ncdma::{self, NcdmaSpec};
+use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
+use crate::virtio_console::{self, VirtioConsoleSpec};
+use crate::virtio_net::{self, VirtioNetSpec};
+use crate::virtio_rng::{self, VirtioRngSpec};
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use vm_memory::GuestMemory;
 
 /// A device to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceSpec {
     /// The reference DMA engine.
     Ncdma(NcdmaSpec),
+    /// The virtio block device.
+    VirtioBlk(VirtioBlkSpec),
+    /// The virtio console device.
+    VirtioConsole(VirtioConsoleSpec),
+    /// The virtio network device.
+    VirtioNet(VirtioNetSpec),
+    /// The virtio entropy device.
+    VirtioRng(VirtioRngSpec),
 }
 
 /// A model that can be built, for lists and help texts.
@@ -23,6 +36,8 @@ pub struct ModelInfo {
     pub summary: &'static str,
     /// Its keys.
     pub keys: &'static [KeyInfo],
+    /// The kernel's own modules that drive it, without those they need; none where the driver is not the kernel's.
+    pub drivers: &'static [&'static str],
 }
 
 /// A key of a device specification.
@@ -104,16 +119,31 @@ pub enum SpecError {
 /// Every model, in the order of a list for people.
 #[must_use]
 pub const fn models() -> &'static [ModelInfo] {
-    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO];
+    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
     MODELS
 }
 
+/// Why a device cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no disk to put into it.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
 /// Builds the device `spec` names on what `context` gives it.
-#[must_use]
-pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Box<dyn PciFunction> {
-    match spec {
+///
+/// # Errors
+/// Something the specification names on this machine cannot be had.
+pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Result<Box<dyn PciFunction>, BuildError> {
+    Ok(match spec {
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
-    }
+        DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
+        DeviceSpec::VirtioConsole(spec) => Box::new(virtio_console::new(context, spec)),
+        DeviceSpec::VirtioNet(spec) => Box::new(virtio_net::new(context, spec)),
+        DeviceSpec::VirtioRng(spec) => Box::new(virtio_rng::new(context, spec)),
+    })
 }
 
 impl DeviceSpec {
@@ -122,6 +152,19 @@ impl DeviceSpec {
     pub const fn info(&self) -> &'static ModelInfo {
         match self {
             Self::Ncdma(_) => &NcdmaSpec::INFO,
+            Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
+            Self::VirtioConsole(_) => &VirtioConsoleSpec::INFO,
+            Self::VirtioNet(_) => &VirtioNetSpec::INFO,
+            Self::VirtioRng(_) => &VirtioRngSpec::INFO,
+        }
+    }
+
+    /// The file of this machine that is read for it, if any.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::VirtioBlk(spec) => spec.file(),
+            Self::Ncdma(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
         }
     }
 
@@ -136,6 +179,10 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ncdma(spec) => spec.fmt(f),
+            Self::VirtioBlk(spec) => spec.fmt(f),
+            Self::VirtioConsole(spec) => spec.fmt(f),
+            Self::VirtioNet(spec) => spec.fmt(f),
+            Self::VirtioRng(spec) => spec.fmt(f),
         }
     }
 }
@@ -153,8 +200,14 @@ impl FromStr for DeviceSpec {
             return Err(SpecError::UnknownModel { name: name.to_owned(), known: known() });
         };
         let pairs = pairs(info, rest)?;
-        // One arm for each model; the name was found in the table above.
-        NcdmaSpec::from_pairs(&pairs).map(Self::Ncdma)
+        // The name was found in the table above.
+        match info.name {
+            "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
+            "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
+            "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
+            "virtio-rng" => VirtioRngSpec::from_pairs(&pairs).map(Self::VirtioRng),
+            _ => NcdmaSpec::from_pairs(&pairs).map(Self::Ncdma),
+        }
     }
 }
 
@@ -180,6 +233,11 @@ fn pairs<'a>(info: &'static ModelInfo, rest: Option<&'a str>) -> Result<Vec<Pair
     Ok(pairs)
 }
 
+/// A value that is not allowed.
+pub(crate) fn bad_value(info: &ModelInfo, key: &KeyInfo, value: &str) -> SpecError {
+    SpecError::BadValue { model: info.name, key: key.name, value: value.to_owned(), allowed: key.values }
+}
+
 fn names(names: impl Iterator<Item = &'static str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
@@ -194,7 +252,19 @@ mod tests {
 
     #[test]
     fn a_specification_reads_back_as_written() {
-        for text in ["ncdma", "ncdma,mask=32"] {
+        let texts = [
+            "ncdma",
+            "ncdma,mask=32",
+            "virtio-console",
+            "virtio-net",
+            "virtio-net,mergeable=off",
+            "virtio-rng",
+            "virtio-rng,seed=7",
+            "virtio-blk",
+            "virtio-blk,size=8",
+            "virtio-blk,size=64,file=/a b/c,readonly=on",
+        ];
+        for text in texts {
             assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
         }
         assert_eq!("ncdma,mask=64".parse::<DeviceSpec>().unwrap().to_string(), "ncdma");
@@ -202,9 +272,10 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        assert_eq!(error(""), "device specification \"\" does not begin with a model name; models: ncdma");
-        assert_eq!(error("mask=3"), "device specification \"mask=3\" does not begin with a model name; models: ncdma");
-        assert_eq!(error("e1000"), "there is no device model \"e1000\"; models: ncdma");
+        const KNOWN: &str = "ncdma, virtio-blk, virtio-console, virtio-net, virtio-rng";
+        assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
+        assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
+        assert_eq!(error("e1000"), format!("there is no device model \"e1000\"; models: {KNOWN}"));
         assert_eq!(error("ncdma,"), "device ncdma: \"\" (part 1) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,mask=32,fast"), "device ncdma: \"fast\" (part 2) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,bits=32"), "device ncdma has no key \"bits\"; keys: mask");

@@ -35,7 +35,7 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
     match args.what {
         What::Devices => {
             for model in dmavet_devices::models() {
-                println!("{:<10} {}", model.name, model.summary);
+                println!("{:<14} {}", model.name, model.summary);
                 for key in model.keys {
                     println!("    {:<12} {}: {} (default {})", format!("{}=", key.name), key.help, key.values, key.default);
                 }

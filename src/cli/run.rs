@@ -30,7 +30,8 @@ pub struct RunArgs {
     #[arg(long = "module", value_name = "MODULE")]
     pub modules: Vec<String>,
 
-    /// Device to show the guest, as name,key=value,... (see dmavet list devices); repeatable
+    /// Device to show the guest, as name,key=value,... (see dmavet list devices); repeatable. A virtio device brings the
+    /// kernel's own drivers and a workload
     #[arg(long = "device", value_name = "SPEC")]
     pub devices: Vec<String>,
 

@@ -53,7 +53,7 @@ pub fn explain(error: &VmmError) -> Failure {
         source = cause.source();
     }
     match error {
-        VmmError::Boot(_) | VmmError::Cpus { .. } | VmmError::Devices { .. } => Failure::usage(message),
+        VmmError::Boot(_) | VmmError::Cpus { .. } | VmmError::Devices { .. } | VmmError::Device { .. } => Failure::usage(message),
         _ => Failure::cannot_run(message),
     }
 }

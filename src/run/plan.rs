@@ -6,6 +6,7 @@
 use crate::exit::Failure;
 use crate::run::rundir;
 use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, WatchPolicy};
+use dmavet_devices::DeviceSpec;
 use dmavet_vmm::{Backend, Stress, TierChoice, WatchConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,8 @@ impl Plan {
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = vec![self.path(), self.kernel.clone(), self.initrd.clone()];
         files.extend(self.modules.iter().map(|m| m.debug.clone()));
+        let specs = self.devices.iter().filter_map(|d| d.parse().ok());
+        files.extend(specs.filter_map(|spec: DeviceSpec| spec.file().map(Path::to_path_buf)));
         files
     }
 }

@@ -11,6 +11,7 @@ use dmavet_images::kernel::{self, KernelError, KernelFiles, KernelSpec};
 use dmavet_images::module::{self, BuildError, BuiltModule, ModuleSource};
 use dmavet_images::progress::Step;
 use dmavet_images::sources;
+use std::collections::BTreeSet;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         fault.parse::<FaultSpec>().map_err(|e| Failure::usage(format!("--fault {e}")))?;
     }
     let modules = args.modules.iter().map(|m| Wanted::parse(m)).collect::<Result<Vec<_>, _>>()?;
-    let workload = workload(args)?;
+    let workload = workload(args, &devices)?;
     let machine = args.machine.plan()?;
 
     let cache = Cache::open(cache).map_err(|e| cache_failure(&e))?;
@@ -45,6 +46,11 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     for wanted in &modules {
         planned.push(add_module(wanted, &cache, &kernel, &mut image, &tell)?);
     }
+    for name in drivers(&devices, &kernel)? {
+        if planned.iter().all(|m| m.name != name) {
+            planned.push(add_module(&Wanted::InTree(name), &cache, &kernel, &mut image, &tell)?);
+        }
+    }
     add_needed(&image, &kernel, &mut planned)?;
     image.workload(&workload);
 
@@ -54,14 +60,14 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     let plan = Plan {
         version: Plan::VERSION,
         command,
-        title: title(args),
+        title: title(args, &devices),
         kernel: kernel.vmlinux.clone(),
         release: kernel.release.clone(),
         initrd,
         append: args.append.clone(),
         memory: u64::from(args.memory) << 20,
         cpus: args.cpus,
-        devices,
+        devices: devices.iter().map(DeviceSpec::to_string).collect(),
         faults: args.faults.clone(),
         modules: planned,
         machine,
@@ -76,16 +82,18 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     Ok(plan)
 }
 
-/// The modules as the user named them, files without their folder.
-fn title(args: &RunArgs) -> String {
+/// The modules as the user named them, files without their folder; else the devices whose drivers are the kernel's own.
+fn title(args: &RunArgs, devices: &[DeviceSpec]) -> String {
     if args.modules.is_empty() {
-        return "no module".into();
+        let driven = devices.iter().filter(|d| !d.info().drivers.is_empty());
+        let names = driven.map(DeviceSpec::name).collect::<Vec<_>>().join(", ");
+        return if names.is_empty() { "no module".into() } else { names };
     }
     let name = |m: &String| if m.starts_with(REFERENCE) { m.clone() } else { m.rsplit('/').next().unwrap_or(m).to_owned() };
     args.modules.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-fn workload(args: &RunArgs) -> Result<Vec<u8>, Failure> {
+fn workload(args: &RunArgs, devices: &[DeviceSpec]) -> Result<Vec<u8>, Failure> {
     if let Some(script) = &args.script {
         return std::fs::read(script).map_err(|e| Failure::usage(format!("cannot read the script {}: {e}", script.display())));
     }
@@ -94,22 +102,62 @@ fn workload(args: &RunArgs) -> Result<Vec<u8>, Failure> {
             shlex::try_join(args.command.iter().map(String::as_str)).map_err(|_| Failure::usage("the command holds a NUL character"))?;
         return Ok(format!("exec {line}\n").into_bytes());
     }
-    if args.modules.iter().any(|m| m.starts_with(REFERENCE)) {
-        return Ok(sources::reference_workload().to_vec());
+    let reference = args.modules.iter().any(|m| m.starts_with(REFERENCE)).then(sources::reference_workload);
+    let models: BTreeSet<&str> = devices.iter().map(DeviceSpec::name).collect();
+    let scripts: Vec<&[u8]> = reference.into_iter().chain(models.into_iter().filter_map(sources::device_workload)).collect();
+    match scripts.as_slice() {
+        [] => Err(Failure::usage("what shall the guest do? Name a script with --script FILE or a command after --")),
+        [script] => Ok(script.to_vec()),
+        // Each in a shell of its own, all of them whatever the others say.
+        several => {
+            let mut whole = b"status=0\n".to_vec();
+            for script in several {
+                whole.extend_from_slice(b"(\n");
+                whole.extend_from_slice(script);
+                whole.extend_from_slice(b"\n) || status=1\n");
+            }
+            whole.extend_from_slice(b"exit $status\n");
+            Ok(whole)
+        }
     }
-    Err(Failure::usage("what shall the guest do? Name a script with --script FILE or a command after --"))
 }
 
 /// Device specifications, checked; the reference driver brings its device along.
-fn devices(args: &RunArgs) -> Result<Vec<String>, Failure> {
+fn devices(args: &RunArgs) -> Result<Vec<DeviceSpec>, Failure> {
     let mut devices = args.devices.clone();
     if devices.is_empty() && args.modules.iter().any(|m| m.starts_with(REFERENCE)) {
         devices.push("ncdma".into());
     }
-    for device in &devices {
-        device.parse::<DeviceSpec>().map_err(|e| Failure::usage(format!("--device {device}: {e}")))?;
+    devices.iter().map(|device| parse_device(device)).collect()
+}
+
+/// One specification; a file in it gets its whole path, because the run may be executed elsewhere.
+fn parse_device(text: &str) -> Result<DeviceSpec, Failure> {
+    let wrong = |e: String| Failure::usage(format!("--device {text}: {e}"));
+    let spec: DeviceSpec = text.parse().map_err(|e: dmavet_devices::SpecError| wrong(e.to_string()))?;
+    let DeviceSpec::VirtioBlk(blk) = spec else { return Ok(spec) };
+    let Some(file) = blk.file().map(Path::to_path_buf) else { return Ok(DeviceSpec::VirtioBlk(blk)) };
+    dmavet_devices::virtio_blk::Disk::open(&file, blk.size()).map_err(|e| wrong(e.to_string()))?;
+    let file = std::path::absolute(&file).map_err(|e| wrong(e.to_string()))?;
+    // The plan is text: a path that is not, or that would read as another key, cannot stand in it.
+    if file.to_str().is_none_or(|path| path.contains(',')) {
+        return Err(wrong(format!("the path {} has a comma or is not UTF-8", file.display())));
     }
-    Ok(devices)
+    Ok(DeviceSpec::VirtioBlk(blk.with_file(file)))
+}
+
+/// The kernel's own modules that drive the devices, as far as they are not built in.
+fn drivers(devices: &[DeviceSpec], kernel: &KernelFiles) -> Result<Vec<String>, Failure> {
+    let tree = kernel.modules().map_err(kernel_failure)?;
+    let mut names: Vec<String> = Vec::new();
+    for name in devices.iter().flat_map(|d| d.info().drivers) {
+        // What is no module of a kernel that does not list its built-in ones may be one of these: the run will tell.
+        let is_module = tree.file(name).is_some() || (tree.lists_builtin() && !tree.is_builtin(name));
+        if is_module && !names.iter().any(|n| n == name) {
+            names.push((*name).to_owned());
+        }
+    }
+    Ok(names)
 }
 
 fn kernel_spec(args: &RunArgs) -> Result<KernelSpec, Failure> {

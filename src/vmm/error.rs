@@ -40,6 +40,14 @@ pub enum VmmError {
         /// Devices asked for.
         got: usize,
     },
+    /// A device under test cannot be built.
+    #[error("device {device}")]
+    Device {
+        /// Its specification.
+        device: String,
+        /// What is wrong.
+        source: dmavet_devices::BuildError,
+    },
     /// The self-check's guest cannot be assembled.
     #[error("the self-check's guest: {0}")]
     SelfCheck(String),

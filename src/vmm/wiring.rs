@@ -38,7 +38,7 @@ pub struct Wired {
 /// Builds the bus of `config` for `chassis`, and the coherence core its devices see memory through.
 ///
 /// # Errors
-/// When the core refuses its settings.
+/// When the core refuses its settings, or a device cannot be built.
 pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<Wired, VmmError> {
     let Foundation { router, end, activity, journal } = chassis.foundation.clone();
     let mut settings = config.coherence.clone();
@@ -66,7 +66,8 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
         let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
         let context = DeviceContext { memory, msi };
         let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, code: code.clone(), sites: Mutex::default() });
-        pci.add(bdf, dmavet_devices::build(spec, context), Some(curtain.clone()), Some(watcher));
+        let function = dmavet_devices::build(spec, context).map_err(|source| VmmError::Device { device: spec.to_string(), source })?;
+        pci.add(bdf, function, Some(curtain.clone()), Some(watcher));
     }
     Ok(Wired { pci, coherence, watch, code })
 }

@@ -32,6 +32,9 @@ fn wrong_arguments() {
     assert_told(&dmavet(["run", "--device", "toaster"]), 2, &["toaster", "ncdma"]);
     assert_told(&dmavet(["run", "--device", "ncdma,mask=99"]), 2, &["mask", "64"]);
     assert_told(&dmavet(["run", "--fault", "map"]), 2, &["--fault", "nth is missing", "KIND,nth=N"]);
+    assert_told(&dmavet(["run", "--device", "virtio-blk,file=/nowhere/disk"]), 2, &["/nowhere/disk"]);
+    assert_told(&dmavet(["run", "--device", "virtio-blk,size=0"]), 2, &["size=0", "1 to 16384"]);
+    assert_told(&dmavet(["run", "--device", "virtio-net,mergeable=maybe"]), 2, &["mergeable=maybe", "on or off"]);
     assert_told(&dmavet(["run", "--module", "ref:ncdma", "--script", "/nowhere/s.sh"]), 2, &["/nowhere/s.sh"]);
     assert_told(&dmavet(["explain", "DV999"]), 2, &["DV999", "list rules"]);
     assert_told(&dmavet(["batch", "/nowhere/batch"]), 2, &["/nowhere/batch"]);

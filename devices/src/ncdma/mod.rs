@@ -10,7 +10,7 @@ pub use device::Ncdma;
 
 use crate::bus::DeviceContext;
 use crate::pci::Function;
-use crate::spec::{KeyInfo, ModelInfo, Pair, SpecError};
+use crate::spec::{KeyInfo, ModelInfo, Pair, SpecError, bad_value};
 use std::fmt;
 use vm_memory::GuestMemory;
 
@@ -26,6 +26,7 @@ impl NcdmaSpec {
         name: "ncdma",
         summary: "reference DMA engine with command, transmit and receive rings (docs/ncdma.md)",
         keys: &[KeyInfo { name: "mask", help: "DMA address bits the device drives", values: "24 to 64", default: "64" }],
+        drivers: &[],
     };
 
     /// DMA address bits, 24 to 64.
@@ -44,12 +45,7 @@ impl NcdmaSpec {
         pairs.iter().try_fold(Self::default(), |spec, (key, value)| {
             // "mask" is the only key of the table.
             let mask = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()));
-            mask.and_then(|mask| spec.with_mask(mask)).ok_or_else(|| SpecError::BadValue {
-                model: Self::INFO.name,
-                key: key.name,
-                value: (*value).to_owned(),
-                allowed: key.values,
-            })
+            mask.and_then(|mask| spec.with_mask(mask)).ok_or_else(|| bad_value(&Self::INFO, key, value))
         })
     }
 }

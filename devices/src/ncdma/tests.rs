@@ -75,7 +75,7 @@ struct Board {
 impl Board {
     /// A device after power-on, MSI-X on and all vectors open.
     fn new(spec: &str, ranges: &[(u64, usize)]) -> Self {
-        let crate::DeviceSpec::Ncdma(spec) = spec.parse().unwrap();
+        let crate::DeviceSpec::Ncdma(spec) = spec.parse().unwrap() else { panic!("{spec}") };
         let (memory, sink) = (Memory::new(ranges), Arc::new(Sink::default()));
         let views = DeviceMemory { used: memory.clone(), poll: memory.clone() };
         let mut function = super::new(DeviceContext { memory: views, msi: sink.clone() }, &spec);

@@ -173,6 +173,13 @@ impl ConfigSpace {
         }
     }
 
+    /// Stores bytes as the function itself does, read-only ones too.
+    pub(super) fn put(&mut self, offset: usize, data: &[u8]) {
+        for (byte, new) in self.bytes.iter_mut().skip(offset).zip(data) {
+            *byte = *new;
+        }
+    }
+
     /// Writes `data` at `offset` and says what the bus and the function must act on.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> ConfigChange {
         let (ranges, master) = (self.ranges(), self.bus_master());

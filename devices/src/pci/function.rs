@@ -3,6 +3,7 @@
 use super::bar::BarSpec;
 use super::config::{ConfigSpace, Identity};
 use super::msix::{Msix, MsixSpec};
+use super::window::Window;
 use crate::bus::{ConfigChange, DecodedRange, MsiSink, PciFunction};
 use std::fmt;
 use std::sync::Arc;
@@ -50,6 +51,10 @@ pub trait Model: Send {
     fn power_management(&self) -> bool {
         false
     }
+    /// Capabilities beside power management and MSI-X, in the order of the list.
+    fn capabilities(&self) -> Vec<Capability> {
+        Vec::new()
+    }
     /// Reads from a BAR; `data` is to be filled completely, with 0xff where there is nothing.
     fn read_bar(&mut self, bar: usize, offset: u64, data: &mut [u8]);
     /// Writes to a BAR, does what follows from it, and says which vectors to raise.
@@ -58,9 +63,23 @@ pub trait Model: Send {
     fn reset(&mut self);
 }
 
+/// A capability of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Capability id.
+    pub id: u8,
+    /// The bytes behind the id and the next pointer.
+    pub body: Vec<u8>,
+    /// The bits software can write in them; what is missing is read-only.
+    pub writable: Vec<u8>,
+    /// Whether it is a window to the BARs (`VIRTIO_PCI_CAP_PCI_CFG`, virtio 1.2 section 4.1.4.9); a function has at most one.
+    pub window: bool,
+}
+
 /// A [`Model`] as a PCI function.
 pub struct Function<D> {
     config: ConfigSpace,
+    window: Option<Window>,
     msix: Option<(MsixSpec, Msix)>,
     model: D,
 }
@@ -86,7 +105,12 @@ impl<D: Model> Function<D> {
             config.add_msix(&spec);
             (spec, Msix::new(spec.vectors, msi))
         });
-        Self { config, msix, model }
+        let mut window = None;
+        for Capability { id, body, writable, window: is_window } in model.capabilities() {
+            let offset = config.add_capability(id, &body, &writable);
+            window = if is_window { Some(Window::new(offset)) } else { window };
+        }
+        Self { config, window, msix, model }
     }
 
     /// The model.
@@ -142,6 +166,12 @@ fn check_msix(spec: &MsixSpec, bar: Option<&BarSpec>) {
 
 impl<D: Model> PciFunction for Function<D> {
     fn read_config(&mut self, offset: usize, data: &mut [u8]) {
+        if let Some(access) = self.window.and_then(|window| window.access(&self.config, offset, data.len())) {
+            let mut bytes = [0; Window::DATA];
+            let bytes = bytes.get_mut(..access.len).unwrap_or_default();
+            self.read_bar(access.bar, access.offset, bytes);
+            self.config.put(access.data, bytes);
+        }
         self.config.read(offset, data);
     }
 
@@ -156,6 +186,12 @@ impl<D: Model> PciFunction for Function<D> {
         let control = self.config.msix_control();
         if let Some((_, msix)) = &mut self.msix {
             msix.set_control(control);
+        }
+        if let Some(access) = self.window.and_then(|window| window.access(&self.config, offset, data.len())) {
+            let mut bytes = [0; Window::DATA];
+            let bytes = bytes.get_mut(..access.len).unwrap_or_default();
+            self.config.read(access.data, bytes);
+            self.write_bar(access.bar, access.offset, bytes);
         }
         change
     }

@@ -1,3 +1,5 @@
+mod virtio;
+
 use super::*;
 use crate::board::Activity;
 use crate::end::EndCell;
@@ -30,7 +32,7 @@ fn a_hello_shows_the_devices_at_once() {
     let context =
         DeviceContext { memory: DeviceMemory { poll: view.polling(), used: view }, msi: Arc::new(dmavet_devices::pci::NoInterrupts) };
     let mut pci = PciRoot::default();
-    pci.add(Bdf::new(0, 2, 0), dmavet_devices::build(&spec, context), Some(sink.curtain.clone()), None);
+    pci.add(Bdf::new(0, 2, 0), dmavet_devices::build(&spec, context).unwrap(), Some(sink.curtain.clone()), None);
     let mut id = [0; 4];
     pci.read_config(Bdf::new(0, 2, 0), 0, &mut id);
     assert_eq!(id, [0xff; 4]);

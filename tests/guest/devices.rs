@@ -1,0 +1,85 @@
+//! Devices whose drivers are the kernel's own: unmodified drivers of a stock kernel bind, their data is right, and nothing is found.
+
+use crate::tool::{alarms, batch, findings, lab};
+use serde_json::Value;
+use std::path::Path;
+
+/// What the default workload of a device prints when all was well.
+const SAID: [(&str, &str); 4] = [
+    ("virtio-blk", "written, read back and compared"),
+    ("virtio-console", "written and read back"),
+    ("virtio-net", "pinged and echoed"),
+    ("virtio-rng", "read and compared"),
+];
+
+fn assert_clean(line: &str, dir: &Path) {
+    let result = findings(dir);
+    let log = std::fs::read_to_string(dir.join("workload.log")).expect("workload.log");
+    assert_eq!(alarms(&result), Vec::<&Value>::new(), "{line}: a stock driver must stay silent");
+    assert_eq!(result["verdict"]["exit_code"], 0, "{line}: {}\n{log}", result["verdict"]);
+    for (model, said) in SAID {
+        let devices = line.matches(&format!("--device {model}")).count();
+        if devices > 0 {
+            assert!(log.lines().any(|l| l.starts_with(model) && l.ends_with(said)), "{line}:\n{log}");
+        }
+    }
+    let devices = result["run"]["devices"].as_array().expect("devices");
+    assert_eq!(devices.len(), line.matches("--device ").count(), "{line}: {devices:?}");
+    for device in devices {
+        assert_eq!(device["drivers"][0], "virtio-pci", "{line}: {device}");
+    }
+}
+
+#[test]
+fn stock_drivers_are_silent_and_their_data_is_right() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let disk = dir.path().join("disk");
+    let contents: Vec<u8> = (0..=255_u8).cycle().take(2 << 20).collect();
+    std::fs::write(&disk, &contents).expect("disk");
+    let everything = "--device virtio-blk --device virtio-console --device virtio-net --device virtio-rng";
+    let lines = [
+        "--watch all --device virtio-rng".to_owned(),
+        "--watch all --device virtio-blk --cpus 2".to_owned(),
+        "--watch all --device virtio-net".to_owned(),
+        "--watch all --device virtio-console".to_owned(),
+        format!("--watch all --kernel debian:6.12 {everything}"),
+        format!("--watch auto --kernel debian:7.2 --cpus 2 {everything}"),
+        "--watch all --sg merge --device virtio-blk,size=8 --device virtio-net,mergeable=off".to_owned(),
+        // A read-only disk beside one that is not: the guest reads what the file holds, and the file stays as it was.
+        format!(
+            "--device virtio-blk,file={0},readonly=on --device virtio-blk,file={0} --script {1}",
+            disk.display(),
+            script(dir.path()).display()
+        ),
+    ];
+    let dirs = batch(dir.path(), &lines);
+    let (last, others) = lines.split_last().expect("lines");
+    for (line, dir) in others.iter().zip(&dirs) {
+        assert_clean(line, dir);
+    }
+    let result = findings(&dirs[others.len()]);
+    let log = std::fs::read_to_string(dirs[others.len()].join("workload.log")).expect("workload.log");
+    assert_eq!(result["verdict"]["exit_code"], 0, "{last}: {}\n{log}", result["verdict"]);
+    assert_eq!(alarms(&result), Vec::<&Value>::new(), "{last}");
+    assert!(log.contains("as it should be"), "{log}");
+    assert!(std::fs::read(&disk).expect("disk") == contents, "the file was changed");
+}
+
+/// Compares two disks with the same contents, one of them read-only, and overwrites what can be.
+fn script(dir: &Path) -> std::path::PathBuf {
+    const SCRIPT: &str = "\
+set -e
+[ $(cat /sys/block/vda/ro) = 1 ] && [ $(cat /sys/block/vdb/ro) = 0 ]
+[ $(cat /sys/block/vda/size) = 4096 ]
+cmp /dev/vda /dev/vdb
+! dd if=/dev/zero of=/dev/vda bs=4096 count=1 2>/dev/null
+dd if=/dev/zero of=/dev/vdb bs=65536 count=32 conv=fsync 2>/dev/null
+echo 3 > /proc/sys/vm/drop_caches
+! cmp -s /dev/vda /dev/vdb
+echo as it should be
+";
+    let path = dir.join("disks.sh");
+    std::fs::write(&path, SCRIPT).expect("script");
+    path
+}
