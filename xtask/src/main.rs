@@ -1,9 +1,10 @@
-//! Development tasks of dmavet: `cargo xtask demo | test | bench`.
+//! Development tasks of dmavet: `cargo xtask demo | test | bench | mutants`.
 //!
 //! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
 //! bring them. Nothing else is changed on the machine.
 #![forbid(unsafe_code)]
 
+mod mutants;
 mod packages;
 mod ratios;
 
@@ -27,9 +28,10 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
+        "mutants" => mutants::task(&root(), &target(), &rest),
         "doctor" => packages::report(),
         "" | "help" | "--help" | "-h" => {
-            print!("{HELP}");
+            print!("{HELP}{}", mutants::HELP);
             return ExitCode::SUCCESS;
         }
         other => Err(format!("there is no task {other:?}\n\n{HELP}")),
