@@ -1,4 +1,4 @@
-//! Development tasks of dmavet: `cargo xtask demo | test | bench | mutants`.
+//! Development tasks of dmavet: `cargo xtask demo | test | bench | mutants | corpus`.
 //!
 //! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
 //! bring them. Nothing else is changed on the machine.
@@ -17,6 +17,7 @@ const HELP: &str = "\
 cargo xtask demo     install, fetch and build what is missing, then run the guided demo
 cargo xtask test     every test: format, lints, unit tests, real guests in the lab
 cargo xtask bench    print the figures of the budgets, measured side by side
+cargo xtask corpus   fill fuzz/corpus with what unit tests send, for cargo-fuzz
 cargo xtask doctor   say what this machine lacks, change nothing
 ";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "bench" => bench(&rest),
         "mutants" => mutants::task(&root(), &target(), &rest),
+        "corpus" => corpus(&root().join("fuzz/corpus")).and_then(|()| attack(&root().join("fuzz/corpus"), 1)),
         "doctor" => packages::report(),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}{}", mutants::HELP);
@@ -73,7 +75,24 @@ fn test(rest: &[String]) -> Result<(), String> {
     step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))?;
     let model = ["test", "--locked", "--package", "dmavet-vmm", "--lib", "--features", "shuttle", "watch::model"];
     step("model of the CPU watch's locks", cargo().args(model))?;
+    let inputs = target().join("corpus");
+    corpus(&inputs)?;
+    let programs = ["check", "--locked", "--package", "dmavet-fuzz", "--bins", "--features", "programs"];
+    step("programs for libFuzzer", cargo().args(programs))?;
+    attack(&inputs, 4)?;
     step("tests", cargo().args(["test", "--workspace", "--locked"]).args(rest))
+}
+
+/// Has the unit tests of agent and trace leave what they send in `folder`.
+fn corpus(folder: &Path) -> Result<(), String> {
+    let tests = ["test", "--quiet", "--locked", "--package", "dmavet-agent", "--package", "dmavet-trace", "--tests"];
+    step("inputs for the fuzz targets", cargo().args(tests).env("DMAVET_CORPUS", folder))
+}
+
+/// Attacks the fuzz targets with what is in `folder`, changed `times` the usual number of times.
+fn attack(folder: &Path, times: u32) -> Result<(), String> {
+    let tests = ["test", "--locked", "--package", "dmavet-fuzz", "--", "--nocapture", "--test-threads", "1"];
+    step("fuzz targets", cargo().args(tests).env("DMAVET_CORPUS", folder).env("DMAVET_FUZZ_CASES", times.to_string()))
 }
 
 fn bench(rest: &[String]) -> Result<(), String> {

@@ -221,9 +221,7 @@ impl Project {
 
     fn cargo(&self, args: &[&str]) -> Result<Vec<Value>, String> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new("nice")
-            .args(["-n", "10"])
-            .arg(cargo)
+        let output = Command::new(cargo)
             .args(args)
             .args(["--lib", "--message-format", "json"])
             .current_dir(self.space())

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 pub const HELP: &str = "\
@@ -29,7 +30,7 @@ cargo xtask mutants  change the core's code in every way that compiles, one at a
     --list           only list the changes
     --file NAME      only files whose path holds NAME
     --shard I/N      only every Nth change, from the Ith (1 to N)
-    --missed         only what the last run missed
+    --missed         only what earlier runs missed or did not come to
     --jobs N         this many at a time (default: one for each CPU)
     --write          then write docs/mutants.md, keeping the reasons in it
     --check          then compare with docs/mutants.md: fails when it is out of date, lacks a reason, or under 90 % are caught
@@ -115,9 +116,16 @@ pub fn task(root: &Path, target: &Path, args: &[String]) -> Result<(), String> {
         println!("{} changes; {} more do not compile", wanted.len(), built.unviable);
         return Ok(());
     }
-    let fates = attempt(&project, &built, &wanted, options.jobs)?;
-    outcome.fates.extend(fates.iter().map(|(key, fate)| (key.clone(), *fate)));
+    // Kept as it grows: whoever stops the run goes on with --missed.
     outcome.unviable = built.unviable;
+    let outcome = Mutex::new(outcome);
+    let keep = |key: &str, fate: Fate, done: usize| {
+        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        outcome.fates.insert(key.to_owned(), fate);
+        if done.is_multiple_of(20) { outcome.write(&file) } else { Ok(()) }
+    };
+    let fates = attempt(&project, &built, &wanted, options.jobs, &keep)?;
+    let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     outcome.write(&file)?;
     print_result(&built, &wanted, &fates);
     let document = root.join(DOCUMENT);
@@ -132,7 +140,16 @@ pub fn task(root: &Path, target: &Path, args: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-fn attempt(project: &Project, built: &Built, wanted: &[&Mutant], jobs: Option<usize>) -> Result<BTreeMap<String, Fate>, String> {
+/// Hears of a change's key, its fate, and how many are known.
+type Keep<'a> = dyn Fn(&str, Fate, usize) -> Result<(), String> + Sync + 'a;
+
+fn attempt(
+    project: &Project,
+    built: &Built,
+    wanted: &[&Mutant],
+    jobs: Option<usize>,
+    keep: &Keep<'_>,
+) -> Result<BTreeMap<String, Fate>, String> {
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let folder = project.work.join("run");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -143,12 +160,14 @@ fn attempt(project: &Project, built: &Built, wanted: &[&Mutant], jobs: Option<us
     let done = AtomicUsize::new(0);
     let tell = |number: u32, fate: Fate| {
         let done = done.fetch_add(1, Relaxed) + 1;
-        if let (Fate::Missed, Some(mutant)) = (fate, wanted.iter().find(|m| m.number == number)) {
-            eprintln!("missed {}:{}: {}", mutant.file, mutant.line, said(mutant));
-        }
         if done.is_multiple_of(100) {
             eprintln!("xtask: {done} of {} changes tried in {:.0} s", numbers.len(), start.elapsed().as_secs_f64());
         }
+        let Some(mutant) = wanted.iter().find(|m| m.number == number) else { return Ok(()) };
+        if fate == Fate::Missed {
+            eprintln!("missed {}:{}: {}", mutant.file, mutant.line, said(mutant));
+        }
+        keep(&mutant.key, fate, done)
     };
     let fates = run::fates(&built.program, &project.work, &tests, &numbers, jobs, &tell)?;
     Ok(wanted.iter().filter_map(|mutant| Some((mutant.key.clone(), *fates.get(&mutant.number)?))).collect())

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ pub enum Fate {
     Caught,
     /// The tests did not end.
     Hung,
-    /// Every test passed, or none came by.
+    /// Every test passed, or none came by it.
     Missed,
 }
 
@@ -37,6 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Address space of one run, in KiB: a change may ask for all the memory there is.
 const MEMORY: u64 = 4 << 20;
 
+/// Cases of a property test in each run.
+const HISTORIES: &str = "16";
+/// Tests that caught something not long ago are tried first, this many in one process.
+const SUSPECTS: usize = 8;
+
+/// Names of tests, those that caught something last first.
+type Killers = Mutex<Vec<String>>;
+
 /// The test program in a folder it may write to.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -46,9 +55,9 @@ pub struct Program {
 
 impl Program {
     fn command(&self, mutant: &str, args: &[&str]) -> Command {
-        let mut command = Command::new("nice");
+        let mut command = Command::new("sh");
         command
-            .args(["-n", "10", "sh", "-c", &format!("ulimit -v {MEMORY}; ulimit -c 0; exec \"$0\" \"$@\"")])
+            .args(["-c", &format!("ulimit -v {MEMORY}; ulimit -c 0; exec \"$0\" \"$@\"")])
             .arg(&self.path)
             .args(args)
             .current_dir(&self.folder)
@@ -56,6 +65,7 @@ impl Program {
             .env("RUST_BACKTRACE", "0")
             // The same histories in every run; no search for the smallest one that fails; nothing kept for the next run.
             .env("PROPTEST_RNG_SEED", "1")
+            .env("PROPTEST_CASES", HISTORIES)
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
             .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
             .stdin(Stdio::null())
@@ -86,15 +96,26 @@ impl Program {
         if tests.is_empty() { Err(format!("{} holds no tests", self.path.display())) } else { Ok(tests) }
     }
 
-    /// Turns one change on and runs the tests that reach it, the short ones first, until one fails.
-    pub fn fate(&self, number: u32, tests: &[Test]) -> Result<Fate, String> {
+    /// Turns one change on and runs the tests that reach it until one fails: first what caught others, then the short ones.
+    pub fn fate(&self, number: u32, tests: &[Test], killers: &Killers) -> Result<Fate, String> {
         let mut reaching: Vec<&Test> = tests.iter().filter(|test| test.reaches.contains(&number)).collect();
         reaching.sort_by_key(|test| test.time);
-        let quick = reaching.partition_point(|test| test.time <= QUICK);
-        let (together, alone) = reaching.split_at(quick);
-        let groups = together.chunks(40).chain(alone.chunks(1));
+        let known = killers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rank = |test: &Test| known.iter().position(|name| *name == test.name);
+        let quick = |test: &Test| test.time <= QUICK;
+        let mut first: Vec<&Test> = reaching.iter().copied().filter(|test| quick(test) && rank(test).is_some()).collect();
+        first.sort_by_key(|test| rank(test));
+        first.truncate(SUSPECTS);
+        reaching.retain(|test| !first.iter().any(|other| other.name == test.name));
+        let (together, alone) = reaching.split_at(reaching.partition_point(|test| quick(test)));
+        let groups = first.chunks(SUSPECTS).chain(together.chunks(40)).chain(alone.chunks(1));
         for group in groups {
-            let fate = self.run(number, group)?;
+            let (fate, failed) = self.run(number, group)?;
+            if let Some(name) = failed {
+                let mut killers = killers.lock().unwrap_or_else(PoisonError::into_inner);
+                killers.retain(|other| *other != name);
+                killers.insert(0, name);
+            }
             if fate != Fate::Missed {
                 return Ok(fate);
             }
@@ -102,21 +123,23 @@ impl Program {
         Ok(Fate::Missed)
     }
 
-    fn run(&self, number: u32, group: &[&Test]) -> Result<Fate, String> {
+    /// Runs tests with a change, and names the one that failed.
+    fn run(&self, number: u32, group: &[&Test]) -> Result<(Fate, Option<String>), String> {
         let usual: Duration = group.iter().map(|test| test.time).sum();
         let mut args = vec!["--test-threads", "1", "--exact"];
         args.extend(group.iter().map(|test| test.name.as_str()));
         let mut command = self.command(&number.to_string(), &args);
         let mut child = command.stdout(Stdio::piped()).spawn().map_err(|e| self.failed(&e))?;
-        let fate = watch(&mut child, Instant::now() + PATIENCE + usual * 8);
-        if fate != Some(Fate::Missed) {
+        let end = watch(&mut child, Instant::now() + PATIENCE + usual * 8);
+        if !matches!(end, Ended::Itself) {
             stop(&child);
         }
         let status = child.wait().map_err(|e| self.failed(&e))?;
-        Ok(match fate {
-            Some(Fate::Missed) if status.success() => Fate::Missed,
-            Some(Fate::Hung) => Fate::Hung,
-            _ => Fate::Caught,
+        Ok(match end {
+            Ended::Failed(name) => (Fate::Caught, Some(name)),
+            Ended::Late => (Fate::Hung, None),
+            Ended::Itself if status.success() => (Fate::Missed, None),
+            Ended::Itself => (Fate::Caught, None),
         })
     }
 
@@ -125,33 +148,44 @@ impl Program {
     }
 }
 
-/// Reads what the program says until a test fails (`Caught`), it ends (`Missed`: its status has the last word), or time is up.
-fn watch(child: &mut Child, until: Instant) -> Option<Fate> {
-    let output = child.stdout.take()?;
+/// How a run of the program came to its end.
+enum Ended {
+    /// By itself: its status has the last word.
+    Itself,
+    /// This test failed.
+    Failed(String),
+    /// Not in time.
+    Late,
+}
+
+fn watch(child: &mut Child, until: Instant) -> Ended {
+    let Some(output) = child.stdout.take() else { return Ended::Late };
     let (said, lines) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if said.send(line.ends_with("... FAILED")).is_err() {
+            if said.send(line).is_err() {
                 break;
             }
         }
     });
     loop {
         match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(true) => return Some(Fate::Caught),
-            Ok(false) => {}
-            Err(RecvTimeoutError::Timeout) => return Some(Fate::Hung),
+            Ok(line) if line.ends_with("... FAILED") => {
+                return Ended::Failed(line.trim_start_matches("test ").trim_end_matches(" ... FAILED").to_owned());
+            }
+            Ok(_) => {}
+            Err(RecvTimeoutError::Timeout) => return Ended::Late,
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     // Its output is closed, and yet it may go on.
     while Instant::now() < until {
-        if child.try_wait().ok()?.is_some() {
-            return Some(Fate::Missed);
+        if !matches!(child.try_wait(), Ok(None)) {
+            return Ended::Itself;
         }
         thread::sleep(Duration::from_millis(2));
     }
-    Some(Fate::Hung)
+    Ended::Late
 }
 
 /// Ends the program and all it started.
@@ -167,21 +201,22 @@ pub fn fates(
     tests: &[Test],
     numbers: &[u32],
     jobs: usize,
-    said: &(impl Fn(u32, Fate) + Sync),
+    said: &(impl Fn(u32, Fate) -> Result<(), String> + Sync),
 ) -> Result<BTreeMap<u32, Fate>, String> {
     let next = std::sync::atomic::AtomicUsize::new(0);
+    let killers = Killers::default();
     let results: Vec<Result<Vec<(u32, Fate)>, String>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs)
             .map(|job| {
-                let next = &next;
+                let (next, killers) = (&next, &killers);
                 scope.spawn(move || {
                     let folder = work.join(format!("run{job}"));
                     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
                     let program = Program { path: program.to_owned(), folder };
                     let mut mine = Vec::new();
                     while let Some(number) = numbers.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                        let fate = program.fate(*number, tests)?;
-                        said(*number, fate);
+                        let fate = program.fate(*number, tests, killers)?;
+                        said(*number, fate)?;
                         mine.push((*number, fate));
                     }
                     Ok(mine)

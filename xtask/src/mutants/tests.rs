@@ -84,7 +84,7 @@ fn a_small_crate_from_its_source_to_the_fates_of_its_changes() {
     let (_folder, project) = toy();
     let built = project.build().unwrap();
     let all: Vec<&Mutant> = built.mutants.iter().collect();
-    let fates = attempt(&project, &built, &all, Some(2)).unwrap();
+    let fates = attempt(&project, &built, &all, Some(2), &|_, _, _| Ok(())).unwrap();
     assert_eq!(fates.len(), built.mutants.len());
     let fate = |key: &str| *fates.get(key).unwrap_or_else(|| panic!("{key:?} is none of {:#?}", fates.keys()));
     assert_eq!(fate("src/lib.rs: inside: replace < with <="), Fate::Caught);
@@ -107,7 +107,7 @@ fn a_test_that_fails_by_itself_ends_the_search() {
     let (_folder, project) = toy();
     fs::write(project.root.join("toy/src/limit.rs"), LIMIT.replace("self.0 + 1", "self.0 + 2")).unwrap();
     let built = project.build().unwrap();
-    let error = attempt(&project, &built, &[], Some(1)).unwrap_err();
+    let error = attempt(&project, &built, &[], Some(1), &|_, _, _| Ok(())).unwrap_err();
     assert!(error.starts_with("tests::limits fails without any change"), "{error}");
 }
 
