@@ -1,11 +1,4 @@
-//! Records in any order, with checksums that match: the replay ends with a result or an error.
+//! [`dmavet_fuzz::replay`] for libFuzzer.
 #![no_main]
 
-use dmavet_trace::{Limits, Reader, replay, sealed};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|contents: &[u8]| {
-    if let Ok(reader) = Reader::with_limits(&sealed(contents)[..], &Limits { ram: 64 << 20 }) {
-        let _ = replay(reader);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dmavet_fuzz::replay(bytes));

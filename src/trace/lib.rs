@@ -32,19 +32,26 @@ pub use record::{Patch, Record};
 pub use recorder::{Figures, Recorder};
 pub use replay::{Divergence, Replay, replay};
 
-/// A trace of a machine with 1 MiB of RAM whose one block has these contents, with checksums that match: for fuzzers, which would not
+/// A trace of a machine with 8 MiB of RAM whose one block has these contents, with checksums that match: for fuzzers, which would not
 /// get past them.
 #[cfg(any(test, feature = "fuzzing"))]
 #[must_use]
 pub fn sealed(contents: &[u8]) -> Vec<u8> {
-    let ram = dmavet_coherence::RamRegion { base: 0, len: 1 << 20, shared: true };
-    let header = Header { writer: String::new(), config: dmavet_coherence::Config::for_ram(1 << 20), ram: vec![ram] };
+    let ram = dmavet_coherence::RamRegion { base: 0, len: 8 << 20, shared: true };
+    let header = Header { writer: String::new(), config: dmavet_coherence::Config::for_ram(8 << 20), ram: vec![ram] };
     let mut bytes = Vec::new();
     let written = header.write(&mut bytes).and_then(|_| block::write(&mut bytes, 0, contents));
     if written.is_err() {
         bytes.clear();
     }
     bytes
+}
+
+/// The contents of a trace's first block, as [`sealed`] takes them; empty when there is none.
+#[cfg(any(test, feature = "fuzzing"))]
+#[must_use]
+pub fn unsealed(trace: &[u8]) -> Vec<u8> {
+    Reader::new(trace).map(Reader::first_block).unwrap_or_default()
 }
 
 /// Version of the format this crate writes; it reads no other.

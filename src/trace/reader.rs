@@ -107,6 +107,13 @@ impl<R: Read> Reader<R> {
         Ok(Some(record))
     }
 
+    /// Contents of the first block of a trace nothing was read of; empty when there is none.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn first_block(mut self) -> Vec<u8> {
+        let _ = self.load();
+        self.block
+    }
+
     fn load(&mut self) -> Result<(), Error> {
         self.at = 0;
         self.offset = self.next;

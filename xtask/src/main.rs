@@ -1,9 +1,10 @@
-//! Development tasks of dmavet: `cargo xtask demo | test | rules | bench`.
+//! Development tasks of dmavet: `cargo xtask demo | test | rules | bench | mutants | corpus`.
 //!
 //! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
 //! bring them. Nothing else is changed on the machine.
 #![forbid(unsafe_code)]
 
+mod mutants;
 mod packages;
 mod ratios;
 
@@ -17,6 +18,7 @@ cargo xtask demo     install, fetch and build what is missing, then run the guid
 cargo xtask test     every test: format, lints, unit tests, real guests in the lab
 cargo xtask rules    write docs/rules.md: every rule with what triggers it and what comes near
 cargo xtask bench    print the figures of the budgets, measured side by side
+cargo xtask corpus   fill fuzz/corpus with what unit tests send, for cargo-fuzz
 cargo xtask doctor   say what this machine lacks, change nothing
 ";
 
@@ -29,9 +31,11 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "rules" => rules(),
         "bench" => bench(&rest),
+        "mutants" => mutants::task(&root(), &target(), &rest),
+        "corpus" => corpus(&root().join("fuzz/corpus")).and_then(|()| attack(&root().join("fuzz/corpus"), 1)),
         "doctor" => packages::report(),
         "" | "help" | "--help" | "-h" => {
-            print!("{HELP}");
+            print!("{HELP}{}", mutants::HELP);
             return ExitCode::SUCCESS;
         }
         other => Err(format!("there is no task {other:?}\n\n{HELP}")),
@@ -73,6 +77,11 @@ fn test(rest: &[String]) -> Result<(), String> {
     step("lints", cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))?;
     let model = ["test", "--locked", "--package", "dmavet-vmm", "--lib", "--features", "shuttle", "watch::model"];
     step("model of the CPU watch's locks", cargo().args(model))?;
+    let inputs = target().join("corpus");
+    corpus(&inputs)?;
+    let programs = ["check", "--locked", "--package", "dmavet-fuzz", "--bins", "--features", "programs"];
+    step("programs for libFuzzer", cargo().args(programs))?;
+    attack(&inputs, 4)?;
     step("tests", cargo().args(["test", "--workspace", "--locked"]).args(rest))
 }
 
@@ -80,6 +89,18 @@ fn test(rest: &[String]) -> Result<(), String> {
 fn rules() -> Result<(), String> {
     let test = ["test", "--locked", "--package", "dmavet", "--test", "guest", "rules::"];
     step("docs/rules.md", cargo().args(test).env("DMAVET_UPDATE", "1"))
+}
+
+/// Has the unit tests of agent and trace leave what they send in `folder`.
+fn corpus(folder: &Path) -> Result<(), String> {
+    let tests = ["test", "--quiet", "--locked", "--package", "dmavet-agent", "--package", "dmavet-trace", "--tests"];
+    step("inputs for the fuzz targets", cargo().args(tests).env("DMAVET_CORPUS", folder))
+}
+
+/// Attacks the fuzz targets with what is in `folder`, changed `times` the usual number of times.
+fn attack(folder: &Path, times: u32) -> Result<(), String> {
+    let tests = ["test", "--locked", "--package", "dmavet-fuzz", "--", "--nocapture", "--test-threads", "1"];
+    step("fuzz targets", cargo().args(tests).env("DMAVET_CORPUS", folder).env("DMAVET_FUZZ_CASES", times.to_string()))
 }
 
 fn bench(rest: &[String]) -> Result<(), String> {

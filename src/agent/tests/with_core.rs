@@ -16,6 +16,23 @@ struct Guest {
     agent: Agent,
     core: Coherence,
     ram: Arc<GuestMemoryMmap>,
+    /// The slots that were sent, as the fuzz target `agent` takes them.
+    sent: Vec<u8>,
+}
+
+/// Leaves the slots for the fuzzers in the folder `DMAVET_CORPUS` names, if it does.
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let Some(folder) = std::env::var_os("DMAVET_CORPUS") else { return };
+        // Random calls are many and alike.
+        let test = std::thread::current().name().unwrap_or("test").to_owned();
+        if std::thread::panicking() || test.contains("hostile") {
+            return;
+        }
+        let folder = std::path::PathBuf::from(folder).join("agent");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(test), &self.sent).unwrap();
+    }
 }
 
 impl Guest {
@@ -28,7 +45,7 @@ impl Guest {
         for (register, value) in [(abi::REG_SLOTS_LO, 0x10_0000_u32), (abi::REG_SLOTS_HI, 0), (abi::REG_SLOT_COUNT, 2)] {
             agent.write_register(register, &value.to_le_bytes());
         }
-        let mut guest = Self { agent, core, ram };
+        let mut guest = Self { agent, core, ram, sent: Vec::new() };
         let hello = abi::Hello { abi: 1.into(), cpus: 1.into(), release: [b'6'; abi::NAME_LEN] };
         assert_eq!(guest.send(abi::CALL_HELLO, 0, hello.as_bytes()).status.get(), abi::STATUS_OK);
         guest
@@ -45,6 +62,9 @@ impl Guest {
             status: abi::STATUS_PENDING.into(),
             ..Default::default()
         };
+        self.sent.extend([0, 0]);
+        self.sent.extend(u16::try_from(64 + payload.len()).unwrap().to_le_bytes());
+        self.sent.extend([header.as_bytes(), payload].concat());
         self.ram.write_slice(header.as_bytes(), GuestAddress(SLOT)).unwrap();
         self.ram.write_slice(payload, GuestAddress(SLOT + 64)).unwrap();
         self.agent.write_register(abi::REG_DOORBELL, &[0; 4]);

@@ -44,6 +44,7 @@ mod watched;
 use crate::{Coherence, Config};
 use dmavet_trace::{End, Reader, Recorder, replay};
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use vm_memory::GuestMemoryMmap;
 
@@ -86,6 +87,7 @@ impl Drop for Kept {
         let run = self.core.finish();
         let figures = self.recorder.finish().unwrap();
         let bytes = self.trace.0.lock().unwrap();
+        seed(&bytes);
         let again = replay(Reader::new(&bytes[..]).unwrap()).unwrap();
         assert_eq!(again.divergence, None);
         assert_eq!((again.end, again.inputs, bytes.len() as u64), (End::Whole, figures.inputs, figures.written));
@@ -94,4 +96,17 @@ impl Drop for Kept {
         assert_eq!(again.summary.devices, run.devices);
         assert!(again.summary.sites.iter().eq(run.sites.iter()));
     }
+}
+
+/// Leaves a short trace for the fuzzers in the folder `DMAVET_CORPUS` names, if it does.
+fn seed(trace: &[u8]) {
+    let Some(folder) = std::env::var_os("DMAVET_CORPUS") else { return };
+    let folder = PathBuf::from(folder);
+    let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+    // Random histories are many and alike.
+    if trace.len() > 8192 || test.contains("model") {
+        return;
+    }
+    std::fs::create_dir_all(folder.join("trace")).unwrap();
+    std::fs::write(folder.join("trace").join(format!("{test}-{}", trace.len())), trace).unwrap();
 }
