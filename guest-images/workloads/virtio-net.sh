@@ -13,11 +13,11 @@ fail() {
 	status=1
 }
 
-seq 1 50000 | head -c 262144 > /tmp/net-sent
+seq 1 10000 | head -c 32768 > /tmp/net-sent
 
 talk() {
 	for size in 16 1000 1472; do
-		ping -q -c 3 -i 0.1 -W 5 -s $size $peer > /tmp/net-ping || fail "ping of $size bytes: $(tail -n 1 /tmp/net-ping)"
+		ping -q -c 2 -i 0.1 -W 5 -s $size $peer > /tmp/net-ping || fail "ping of $size bytes: $(tail -n 1 /tmp/net-ping)"
 	done
 	nc -w 5 $peer 7 < /tmp/net-sent > /tmp/net-echo || fail "the echo service"
 	cmp /tmp/net-sent /tmp/net-echo || fail "the echo is not what was sent"

@@ -42,7 +42,7 @@ pub(super) const RULES: &[Rule] = &[
         slug: "cpu-read-device-owned",
         severity: Warning,
         except: "",
-        rule: "The CPU does not read what the device owns and may still write.",
+        rule: "The CPU does not read what the device owns and may still write, but for bytes it wrote there itself since.",
         source: API,
         example: "dma = dma_map_single(dev, buf, len, DMA_FROM_DEVICE);\nwhile (!READ_ONCE(buf->done))\n\tcpu_relax();",
         fix: "Poll coherent memory or a register, or sync for the CPU before every look.",

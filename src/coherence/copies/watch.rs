@@ -43,6 +43,8 @@ pub(crate) struct PageWatch {
     /// Reads that wait for a verdict: the page stays closed to see what follows.
     pub(super) waiting: u32,
     writes: Vec<CpuWrite>,
+    /// Bytes a device owns that hold what the CPU wrote there since: no hand-over and no write of a device came later.
+    own: Option<Box<Bits>>,
     /// Bytes given to the CPU that the device had not written in the transfer (only where that is asked for).
     unwritten: Option<Box<Bits>>,
 }
@@ -159,6 +161,7 @@ impl Copies {
         }
         record.watch.abandoned = true;
         record.watch.writes = Vec::new();
+        record.watch.own = None;
         record.watch.unwritten = None;
         self.watched -= 1;
         let bytes = record.refs.iter().map(|r| u64::from(r.end - r.start)).sum();
@@ -249,6 +252,9 @@ impl Copies {
         if let Some(unwritten) = &mut page.watch.unwritten {
             unwritten.clear(chunk.start, chunk.end);
         }
+        if let Some(own) = &mut page.watch.own {
+            own.clear(chunk.start, chunk.end);
+        }
         self.close(chunk.page, true);
     }
 
@@ -269,6 +275,19 @@ impl Copies {
         }
     }
 
+    /// The CPU wrote `start..end`, which a device owns.
+    pub(crate) fn note_own(&mut self, page: u64, start: usize, end: usize) {
+        if let Some(watch) = self.page_watch(page).filter(|w| w.on && !w.abandoned) {
+            watch.own.get_or_insert_with(|| Box::new(Bits::EMPTY)).set(start, end);
+        }
+    }
+
+    /// Whether all of `start..end` holds what the CPU wrote there itself while a device owned it.
+    pub(crate) fn is_own(&self, page: u64, start: usize, end: usize) -> bool {
+        let own = self.slot(page).and_then(|slot| self.pages.get(slot as usize)).and_then(|record| record.watch.own.as_ref());
+        own.is_some_and(|own| own.all(start, end))
+    }
+
     /// The first remembered write through any mapping to bytes of `start..end`.
     pub(crate) fn remembered(&self, page: u64, start: usize, end: usize) -> Option<CpuWrite> {
         let record = self.slot(page).and_then(|slot| self.pages.get(slot as usize))?;
@@ -278,6 +297,9 @@ impl Copies {
     /// Forgets the writes to the lines of a chunk that `mapping` knew of, and returns those that `keep` names.
     pub(crate) fn settle(&mut self, chunk: &Chunk, mapping: u32, keep: impl Fn(&CpuWrite) -> bool) -> Vec<CpuWrite> {
         let Some(watch) = self.page_watch(chunk.page) else { return Vec::new() };
+        if let Some(own) = &mut watch.own {
+            own.clear(chunk.start, chunk.end);
+        }
         if watch.writes.is_empty() {
             return Vec::new();
         }

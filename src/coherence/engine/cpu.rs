@@ -137,7 +137,10 @@ impl Engine {
         let Some(mapping) = self.mappings.get(touched.mapping) else { return true };
         let info = AccessInfo { write: false, ..scene.info(access) };
         let Some((first, last)) = written else {
-            if touched.writable && touched.owned != 0 && begins_inside {
+            // Its own bytes are not what the CPU waits for from the device. Linux puts an skb's bookkeeping behind the frame, in a
+            // page_pool page that stays mapped and of which only the frame is synced; if the device writes there, that is DV203.
+            let own = self.copies.is_own(page, start, end);
+            if touched.writable && touched.owned != 0 && begins_inside && !own {
                 let verdict = rules::cpu::read_owned(mapping, chunk.range(start, end)).access(info);
                 if self.counts(touched.mapping, scene) {
                     let site = self.site_of(scene);
@@ -219,12 +222,13 @@ impl Engine {
             self.remember_event(id, seq, Event::CpuWrite, bytes, site);
             return false;
         }
+        let (start, end) = touched.hit;
+        self.copies.note_own(page, start, end);
         if !self.counts(id, scene) {
             return false;
         }
         let site = self.site_of(scene);
         let info = AccessInfo { write: true, ..scene.info(access) };
-        let (start, end) = touched.hit;
         self.copies.remember(page, CpuWrite { mapping: id, start, end, site, access: info, overtaken: false });
         self.remember_event(id, seq, Event::CpuWrite, bytes, site);
         false

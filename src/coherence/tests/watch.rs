@@ -70,6 +70,50 @@ fn polling_without_a_sync_is_one_finding() {
     assert_eq!(w.bad(), ["DV202e"], "the look before the device wrote was the same mistake");
 }
 
+/// Linux puts an skb's bookkeeping behind a received frame, into a page_pool page that stays mapped; only the frame is synced.
+#[test]
+fn the_cpu_may_keep_its_own_bytes_where_the_device_does_not_write() {
+    let w = Watched::new();
+    let dma = w.map_call(MapCall { kind: PageKind::PagePool, attrs: Attrs::SKIP_CPU_SYNC, ..single(BUF, 4096, FromDevice) })[0].0;
+    w.for_device(dma, 4096, FromDevice);
+    for round in 0..50 {
+        w.transfer(dma, &[round; 1000]);
+        w.for_cpu(dma, 1000, FromDevice);
+        // The same value as before in all rounds but the first, piece by piece.
+        for at in (0x4c0..0x4e0).step_by(8) {
+            w.store(BUF + at, &[0; 8]);
+        }
+        w.store(BUF + 0x4e0, &[1, 0, 0, 0]);
+        assert_eq!(w.load(BUF + 0x4c0, 36)[32], 1);
+        w.load(BUF + 0x4c6, 4);
+        w.for_device(dma, 1000, FromDevice);
+    }
+    w.silent();
+    // What is given to the device, and what is not the CPU's own, is what it may still write.
+    w.load(BUF + 0x4e0, 8);
+    assert_eq!(w.bad(), ["DV204w"]);
+}
+
+#[test]
+fn a_status_that_was_cleared_and_given_away_may_not_be_polled() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 256, FromDevice);
+    w.store(BUF, &[0; 4]);
+    w.load(BUF, 4);
+    assert!(w.bad().is_empty(), "nothing came of it yet");
+    w.for_device(dma, 256, FromDevice);
+    w.load(BUF, 4);
+    assert_eq!(w.bad(), ["DV204w"]);
+
+    let w = Watched::new();
+    let dma = w.map(BUF, 256, FromDevice);
+    w.store(BUF, &[0; 4]);
+    w.transfer(dma, &[7; 16]);
+    w.load(BUF, 4);
+    w.unmap(dma, 256, FromDevice);
+    assert!(w.bad().contains(&"DV202e".to_owned()), "{:?}", w.bad());
+}
+
 #[test]
 fn a_to_device_mapping_may_be_read_and_written_before_its_sync() {
     let w = Watched::new();

@@ -33,7 +33,7 @@ impl Bench {
     fn new(spec: &str) -> Self {
         let file = tempfile::tempfile().unwrap();
         file.set_len(RAM).unwrap();
-        let range = (GuestAddress(0), RAM as usize, Some(FileOffset::new(file, 0)));
+        let range = (GuestAddress(0), usize::try_from(RAM).unwrap(), Some(FileOffset::new(file, 0)));
         let ram = Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
         let core = Coherence::new(Config::for_ram(RAM), ram.clone()).unwrap();
         core.add_device(DEVICE, spec);
