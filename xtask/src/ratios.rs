@@ -18,17 +18,39 @@ pub fn print(target: &Path) -> Result<(), String> {
         println!("  4 KiB, {side:<9} {:6.2} of throughput (budget: at least 0.5)", plain / view);
     }
     let copy = median("copy/4096")?;
+    let budget = 3.0 * copy + 300.0;
     println!(
-        "calls of the core, 4 KiB, in copies of 4 KiB ({copy:.0} ns each; budget: at most 3 copies + 300 ns = {:.0} ns)",
-        3.0 * copy + 300.0
+        "calls of the core, 4 KiB, in copies of 4 KiB ({copy:.0} ns each), and the share of the budget of 3 copies + 300 ns = {budget:.0} ns"
     );
-    println!("  {:<28} {:>10} {:>10} {:>10} {:>18}", "live mappings", 1, 1000, 1_000_000, "1,000,000 to 1");
+    println!("  {:<28} {:>8} {:>8} {:>8} {:>8} {:>15} {:>9}", "live mappings", 1, "1e3", "1e5", "1e6", "1e6 to 1 (flat)", "of budget");
+    let live = [1, 1000, 100_000, 1_000_000];
     for call in ["map_unmap_4k_to_device", "map_unmap_4k_from_device", "sync_pair_4k_untouched", "sync_pair_4k_both_write_all"] {
-        let [one, thousand, million] = [1, 1000, 1_000_000].map(|live| median(&format!("calls_{live}/{call}")));
-        let (one, thousand, million) = (one?, thousand?, million?);
-        println!("  {call:<28} {:>10.1} {:>10.1} {:>10.1} {:>18.2}", one / copy, thousand / copy, million / copy, million / one);
+        let times = live.iter().map(|live| median(&format!("calls_{live}/{call}"))).collect::<Result<Vec<_>, _>>()?;
+        let copies: String = times.iter().map(|time| format!(" {:>8.1}", time / copy)).collect();
+        let (least, most) = times.iter().fold((f64::MAX, 0.0_f64), |(least, most), time| (least.min(*time), most.max(*time)));
+        let flat = times.last().unwrap_or(&most) / times.first().unwrap_or(&least);
+        println!("  {call:<28}{copies} {flat:>15.2} {:>9.2}", most / budget);
+    }
+    println!("lists of 1,000 pages, for each page in copies of 4 KiB");
+    for call in ["map_unmap_1000_pages", "sync_pair_1000_pages"] {
+        println!("  {call:<28} {:>8.1}", median(&format!("lists/{call}"))? / 1000.0 / copy);
+    }
+    let path = target.join("tmp/core-memory");
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    println!("memory for each live mapped page, in pages (budget: at most 3)");
+    for line in text.lines() {
+        let (pages, name) = memory(line).ok_or_else(|| format!("{}: {line:?} makes no sense", path.display()))?;
+        println!("  {name:<40} {pages:>6.2}");
     }
     Ok(())
+}
+
+/// Pages of memory for each mapped page, and how they are mapped, from a line `bytes pages name`.
+fn memory(line: &str) -> Option<(f64, &str)> {
+    let mut parts = line.splitn(3, ' ');
+    let mut number = || parts.next()?.parse::<f64>().ok();
+    let (bytes, pages) = (number()?, number()?);
+    Some((bytes / pages / 4096.0, parts.next()?))
 }
 
 /// The median's point estimate in nanoseconds from one of Criterion's `estimates.json`.
@@ -48,5 +70,11 @@ mod tests {
             r#"{"mean":{"point_estimate":1.5,"x":0},"median":{"confidence_interval":{"lower_bound":2.0},"point_estimate":2.25,"y":1}}"#;
         assert_eq!(parse(text), Some(2.25));
         assert_eq!(parse("{}"), None);
+    }
+
+    #[test]
+    fn memory_is_counted_in_pages() {
+        assert_eq!(memory("40960 5 one mapping"), Some((2.0, "one mapping")));
+        assert_eq!(memory("40960 x one"), None);
     }
 }

@@ -2,6 +2,8 @@
 
 mod alias;
 mod bus;
+mod bytes;
+mod edges;
 mod faults;
 mod fixture;
 mod flights;
@@ -11,13 +13,18 @@ mod life;
 mod limits;
 mod lines;
 mod maps;
+mod masks;
 mod model;
 mod ownership;
 mod regressions;
+mod space;
 mod syncs;
+mod tapped;
 mod view;
 mod watch;
 mod watched;
+mod watching;
+mod wire;
 
 use crate::{Coherence, Config};
 use std::sync::Arc;
