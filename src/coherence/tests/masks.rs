@@ -40,8 +40,6 @@ fn marks_of_a_device_are_byte_exact_over_pages_and_words() {
 
 #[test]
 fn a_device_tells_where_it_wrote() {
-    let region = vm_memory::MmapRegion::<DeviceWrites>::new(8192).unwrap();
-    assert!(!region.bitmap().dirty_at(5000));
     let arena = Arena::new(2).unwrap();
     arena.prepare(1);
     let slice = arena.slice(1, 0, 4096).unwrap();
@@ -132,7 +130,7 @@ fn windows_that_make_no_sense_are_refused() {
         assert!(check(change).is_ok(), "good window {n}");
     }
     let bad: [fn(&mut Config); 8] = [
-        |c| c.low_window = 2 * GIB..GIB,
+        |c| c.low_window.start = c.low_window.end + 4096,
         |c| c.low_window.start = 100,
         |c| c.low_window.end = 2 * GIB + 1,
         |c| c.low_window.end = 4 * GIB + 4096,

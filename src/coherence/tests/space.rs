@@ -146,20 +146,20 @@ fn masks_are_obeyed_to_the_byte() {
 fn reserved_ranges_are_cut_out() {
     let base = 64 * GIB;
     let page = |n: u64| base + n * 4096;
-    let given = |reserved: Vec<std::ops::Range<u64>>| {
+    let given = |reserved: &[(u64, u64)]| {
         let mut config = only(base, 64);
-        config.reserved = reserved;
+        config.reserved = reserved.iter().map(|(start, end)| *start..*end).collect();
         let mut handles = Handles::new(&config);
         drain(&mut handles, 1).iter().map(|block| (block.base - base) / 4096).collect::<BTreeSet<u64>>()
     };
-    let pages = |ranges: &[std::ops::Range<u64>]| ranges.iter().cloned().flatten().collect::<BTreeSet<u64>>();
-    assert_eq!(given(vec![page(10)..page(20)]), pages(&[0..10, 20..64]));
-    assert_eq!(given(vec![page(0)..page(8)]), pages(&[8..64]), "at the beginning");
-    assert_eq!(given(vec![page(60)..page(64)]), pages(&[0..60]), "at the end");
-    assert_eq!(given(vec![0..base, page(64)..ALL, page(30)..page(30)]), pages(&[0..64]), "beside it, and empty");
-    assert_eq!(given(vec![0..ALL]), BTreeSet::new());
-    assert_eq!(given(vec![page(10)..page(20), page(15)..page(30)]), pages(&[0..10, 30..64]));
-    assert_eq!(given(vec![page(4)..page(61)]), pages(&[0..4]), "three pages are not worth a zone, four are");
+    let pages = |ranges: &[(u64, u64)]| ranges.iter().flat_map(|(start, end)| *start..*end).collect::<BTreeSet<u64>>();
+    assert_eq!(given(&[(page(10), page(20))]), pages(&[(0, 10), (20, 64)]));
+    assert_eq!(given(&[(page(0), page(8))]), pages(&[(8, 64)]), "at the beginning");
+    assert_eq!(given(&[(page(60), page(64))]), pages(&[(0, 60)]), "at the end");
+    assert_eq!(given(&[(0, base), (page(64), ALL), (page(30), page(30))]), pages(&[(0, 64)]), "beside it, and empty");
+    assert_eq!(given(&[(0, ALL)]), BTreeSet::new());
+    assert_eq!(given(&[(page(10), page(20)), (page(15), page(30))]), pages(&[(0, 10), (30, 64)]));
+    assert_eq!(given(&[(page(4), page(61))]), pages(&[(0, 4)]), "three pages are not worth a zone, four are");
 }
 
 #[test]
