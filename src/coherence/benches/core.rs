@@ -4,7 +4,7 @@
 //! or more; map + unmap and a sync pair of 4 KiB at most three copies of 4 KiB plus 300 ns, flat from 1 to 1,000,000 mappings; memory
 //! at most three pages for each live mapped page.
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use dmavet_coherence::*;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -168,24 +168,35 @@ fn resident() -> u64 {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
 }
 
-/// What live mappings cost in memory, for `cargo xtask bench`: not a matter of time, so Criterion has no part in it.
-fn memory_of_mappings(_: &mut Criterion) {
-    const PAGES: u64 = 32_768;
+/// What live mappings cost in memory: not a matter of time, so Criterion has no part in it.
+const CASES: [(u64, &str); 2] = [(1, "one mapping of 4 KiB in each page"), (64, "64 mappings of 64 bytes in each page")];
+/// Names the case a child of this program measures.
+const CASE: &str = "DMAVET_BENCH_MEMORY";
+const PAGES: u64 = 32_768;
+
+/// Bytes `each` mappings of every page take.
+fn memory_of_mappings(each: u64) -> u64 {
+    let ram = memory();
+    // Guest RAM is there in any case.
+    for page in 0..PAGES {
+        ram.write_obj(1u8, GuestAddress(RAM / 2 + page * 4096)).expect("a page of RAM");
+    }
+    let core = core(&ram);
+    let before = resident();
+    for n in 0..PAGES * each {
+        map(&core, &map_call(RAM / 2 + n * 4096 / each, 4096 / each, Direction::Bidirectional));
+    }
+    assert_eq!(core.stats().live_mappings, PAGES * each);
+    resident().saturating_sub(before)
+}
+
+/// Measures each case in a process of its own, which has no memory left from before, and leaves the figures for `cargo xtask bench`.
+fn measure_memory() {
     let mut lines = String::new();
-    for (each, name) in [(1, "one mapping of 4 KiB in each page"), (64, "64 mappings of 64 bytes in each page")] {
-        let ram = memory();
-        // Guest RAM is there in any case.
-        for page in 0..PAGES {
-            ram.write_obj(1u8, GuestAddress(RAM / 2 + page * 4096)).expect("a page of RAM");
-        }
-        let core = core(&ram);
-        let before = resident();
-        for n in 0..PAGES * each {
-            map(&core, &map_call(RAM / 2 + n * 4096 / each, 4096 / each, Direction::Bidirectional));
-        }
-        let used = resident().saturating_sub(before);
-        assert_eq!(core.stats().live_mappings, PAGES * each);
-        lines += &format!("{used} {PAGES} {name}\n");
+    for (number, (_, name)) in CASES.iter().enumerate() {
+        let program = std::env::current_exe().expect("this program");
+        let child = std::process::Command::new(program).env(CASE, number.to_string()).output().expect("a child");
+        lines += &format!("{} {PAGES} {name}\n", String::from_utf8_lossy(&child.stdout).trim());
     }
     print!("{lines}");
     std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/core-memory"), lines).expect("the target folder can be written");
@@ -195,5 +206,15 @@ fn short() -> Criterion {
     Criterion::default().sample_size(30).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(700))
 }
 
-criterion_group! { name = benches; config = short(); targets = view, calls, lists, memory_of_mappings }
-criterion_main!(benches);
+criterion_group! { name = benches; config = short(); targets = view, calls, lists }
+
+fn main() {
+    if let Ok(case) = std::env::var(CASE) {
+        let (each, _) = CASES[case.parse::<usize>().expect("the number of a case")];
+        println!("{}", memory_of_mappings(each));
+        return;
+    }
+    measure_memory();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -86,9 +86,10 @@ fn check(line: usize, range: (usize, usize), device: Writes, cpu: Writes, unmap:
 
 #[test]
 fn every_byte_ends_where_it_belongs() {
-    for range in RANGES {
-        for device in DEVICE_WRITES {
-            for cpu in CPU_WRITES {
+    // Every range with every writer of each side, and a third of the pairs.
+    for (r, range) in RANGES.into_iter().enumerate() {
+        for (d, device) in DEVICE_WRITES.into_iter().enumerate() {
+            for (_, cpu) in CPU_WRITES.into_iter().enumerate().filter(|(c, _)| (r + d + c) % 3 == 0) {
                 check(64, range, device, cpu, false);
             }
         }
