@@ -158,10 +158,11 @@ impl Bench {
 fn record(scenario: &Scenario, path: &Path) {
     let recorder = Arc::new(Recorder::new(Box::new(File::create(path).expect("trace"))));
     let plan = json!({
-        "version": 2, "command": [], "title": scenario.name, "kernel": "", "release": "", "initrd": "", "append": [], "memory": RAM, "cpus": 1,
-        "devices": ["ncdma"], "modules": [], "line_size": 64, "sg_merge": false,
+        "version": 3, "command": [], "title": scenario.name, "kernel": "", "release": "", "initrd": "", "append": [], "memory": RAM, "cpus": 1,
+        "devices": ["ncdma"], "modules": [], "sg_merge": false,
+        "machine": {"profile": "arm64", "edges": "isolate", "cache": "quiet", "line_size": 64, "seed": 0},
         "watch": {"policy": "off", "backend": "mprotect", "stress": null, "step": false},
-        "seed": 0, "limits": {"boot": 0, "command": 0, "silence": 0},
+        "limits": {"boot": 0, "command": 0, "silence": 0},
         "policy": {"fail_on": "warning", "pedantic": false, "require_coverage": null}, "run_dir": "",
     });
     recorder.note("plan", plan.to_string().as_bytes());

@@ -2,7 +2,9 @@
 
 mod adversary;
 mod alias;
+mod beyond;
 mod bus;
+mod bytes;
 mod correct;
 mod edges;
 mod faults;
@@ -14,14 +16,19 @@ mod life;
 mod limits;
 mod lines;
 mod maps;
+mod masks;
 mod model;
 mod ownership;
 mod profiles;
 mod regressions;
+mod space;
 mod syncs;
+mod tapped;
 mod view;
 mod watch;
 mod watched;
+mod watching;
+mod wire;
 
 use crate::{Coherence, Config};
 use std::sync::Arc;

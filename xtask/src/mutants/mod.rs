@@ -21,6 +21,7 @@ use run::{Fate, Program, Test};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -31,6 +32,7 @@ cargo xtask mutants  change the core's code in every way that compiles, one at a
     --file NAME      only files whose path holds NAME
     --shard I/N      only every Nth change, from the Ith (1 to N)
     --missed         only what earlier runs missed or did not come to
+    --cases N        cases of each property test (default 16)
     --jobs N         this many at a time (default: one for each CPU)
     --write          then write docs/mutants.md, keeping the reasons in it
     --check          then compare with docs/mutants.md: fails when it is out of date, lacks a reason, or under 90 % are caught
@@ -47,8 +49,15 @@ struct Options {
     shard: Option<(usize, usize)>,
     missed: bool,
     jobs: Option<usize>,
+    cases: Option<u32>,
     write: bool,
     check: bool,
+}
+
+/// A number from 1.
+fn number<N: FromStr + PartialOrd + From<u8>>(name: &str, text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|n| *n >= N::from(1));
+    number.ok_or_else(|| format!("{name} {text}: a number from 1 is wanted"))
 }
 
 impl Options {
@@ -63,11 +72,8 @@ impl Options {
                 "--write" => options.write = true,
                 "--check" => options.check = true,
                 "--file" => options.file = Some(value()?.clone()),
-                "--jobs" => {
-                    let text = value()?;
-                    let jobs = text.parse().ok().filter(|n| *n > 0);
-                    options.jobs = Some(jobs.ok_or_else(|| format!("--jobs {text}: a number from 1 is wanted"))?);
-                }
+                "--jobs" => options.jobs = Some(number(arg, value()?)?),
+                "--cases" => options.cases = Some(number(arg, value()?)?),
                 "--shard" => {
                     let text = value()?;
                     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
@@ -124,7 +130,7 @@ pub fn task(root: &Path, target: &Path, args: &[String]) -> Result<(), String> {
         outcome.fates.insert(key.to_owned(), fate);
         if done.is_multiple_of(20) { outcome.write(&file) } else { Ok(()) }
     };
-    let fates = attempt(&project, &built, &wanted, options.jobs, &keep)?;
+    let fates = attempt(&project, &built, &wanted, &options, &keep)?;
     let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
     outcome.write(&file)?;
     print_result(&built, &wanted, &fates);
@@ -147,14 +153,15 @@ fn attempt(
     project: &Project,
     built: &Built,
     wanted: &[&Mutant],
-    jobs: Option<usize>,
+    options: &Options,
     keep: &Keep<'_>,
 ) -> Result<BTreeMap<String, Fate>, String> {
-    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let folder = project.work.join("run");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let start = Instant::now();
-    let tests: Vec<Test> = Program { path: built.program.clone(), folder }.trace()?;
+    let program = Program { path: built.program.clone(), folder, cases: options.cases.unwrap_or(16) };
+    let tests: Vec<Test> = program.trace()?;
     eprintln!("xtask: {} tests pass without a change, {:.0} s one by one", tests.len(), start.elapsed().as_secs_f64());
     let numbers: Vec<u32> = wanted.iter().map(|mutant| mutant.number).collect();
     let done = AtomicUsize::new(0);
@@ -169,7 +176,7 @@ fn attempt(
         }
         keep(&mutant.key, fate, done)
     };
-    let fates = run::fates(&built.program, &project.work, &tests, &numbers, jobs, &tell)?;
+    let fates = run::fates(&program, &tests, &numbers, jobs, &tell)?;
     Ok(wanted.iter().filter_map(|mutant| Some((mutant.key.clone(), *fates.get(&mutant.number)?))).collect())
 }
 

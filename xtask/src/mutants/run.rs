@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
@@ -38,8 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Address space of one run, in KiB: a change may ask for all the memory there is.
 const MEMORY: u64 = 4 << 20;
 
-/// Cases of a property test in each run.
-const HISTORIES: &str = "16";
 /// Tests that caught something not long ago are tried first, this many in one process.
 const SUSPECTS: usize = 8;
 
@@ -51,6 +49,8 @@ type Killers = Mutex<Vec<String>>;
 pub struct Program {
     pub path: PathBuf,
     pub folder: PathBuf,
+    /// Cases of a property test in each run.
+    pub cases: u32,
 }
 
 impl Program {
@@ -65,7 +65,7 @@ impl Program {
             .env("RUST_BACKTRACE", "0")
             // The same histories in every run; no search for the smallest one that fails; nothing kept for the next run.
             .env("PROPTEST_RNG_SEED", "1")
-            .env("PROPTEST_CASES", HISTORIES)
+            .env("PROPTEST_CASES", self.cases.to_string())
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
             .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
             .stdin(Stdio::null())
@@ -194,10 +194,10 @@ fn stop(child: &Child) {
     let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
 }
 
-/// The fates of changes, found by `jobs` at a time. `said` hears of each as it is known.
+/// The fates of changes, found by `jobs` at a time, each in a folder of its own below the program's. `said` hears of each as it is
+/// known.
 pub fn fates(
-    program: &Path,
-    work: &Path,
+    program: &Program,
     tests: &[Test],
     numbers: &[u32],
     jobs: usize,
@@ -210,9 +210,9 @@ pub fn fates(
             .map(|job| {
                 let (next, killers) = (&next, &killers);
                 scope.spawn(move || {
-                    let folder = work.join(format!("run{job}"));
+                    let folder = program.folder.join(format!("job{job}"));
                     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-                    let program = Program { path: program.to_owned(), folder };
+                    let program = Program { folder, ..program.clone() };
                     let mut mine = Vec::new();
                     while let Some(number) = numbers.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                         let fate = program.fate(*number, tests, killers)?;

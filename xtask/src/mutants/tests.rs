@@ -84,7 +84,7 @@ fn a_small_crate_from_its_source_to_the_fates_of_its_changes() {
     let (_folder, project) = toy();
     let built = project.build().unwrap();
     let all: Vec<&Mutant> = built.mutants.iter().collect();
-    let fates = attempt(&project, &built, &all, Some(2), &|_, _, _| Ok(())).unwrap();
+    let fates = attempt(&project, &built, &all, &Options::default(), &|_, _, _| Ok(())).unwrap();
     assert_eq!(fates.len(), built.mutants.len());
     let fate = |key: &str| *fates.get(key).unwrap_or_else(|| panic!("{key:?} is none of {:#?}", fates.keys()));
     assert_eq!(fate("src/lib.rs: inside: replace < with <="), Fate::Caught);
@@ -107,7 +107,7 @@ fn a_test_that_fails_by_itself_ends_the_search() {
     let (_folder, project) = toy();
     fs::write(project.root.join("toy/src/limit.rs"), LIMIT.replace("self.0 + 1", "self.0 + 2")).unwrap();
     let built = project.build().unwrap();
-    let error = attempt(&project, &built, &[], Some(1), &|_, _, _| Ok(())).unwrap_err();
+    let error = attempt(&project, &built, &[], &Options::default(), &|_, _, _| Ok(())).unwrap_err();
     assert!(error.starts_with("tests::limits fails without any change"), "{error}");
 }
 
@@ -116,7 +116,7 @@ fn options_are_read_and_checked() {
     let parse = |text: &str| Options::parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     let all = parse("--list --file map --shard 2/3 --jobs 4 --missed").unwrap();
     assert_eq!((all.file.as_deref(), all.shard, all.jobs, all.list, all.missed), (Some("map"), Some((2, 3)), Some(4), true, true));
-    for wrong in ["--shard 0/3", "--shard 4/3", "--shard x", "--jobs 0", "--jobs", "--what", "--check --file x"] {
+    for wrong in ["--shard 0/3", "--shard 4/3", "--shard x", "--jobs 0", "--jobs", "--cases -1", "--what", "--check --file x"] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
     let mutant = |file: &str| Mutant { number: 1, file: file.to_owned(), line: 1, key: format!("{file}: f: x") };

@@ -1,0 +1,278 @@
+//! What the watch counts, remembers and lets go.
+
+use super::fixture::*;
+use super::watched::*;
+use crate::*;
+
+/// An instruction the machine shows the core whatever the guard; whether it was innocent.
+fn show(w: &Watched, gpa: u64, len: u32, write: bool, rip: u64) -> bool {
+    let access = CpuAccess { gpa: Gpa(gpa), len, read: !write, write };
+    let op = CpuOp { accesses: &[access], cpu: 0, user: false, rip };
+    w.core.cpu_access(&op, &mut At(&DRIVER, rip), &mut || ()).innocent
+}
+
+#[test]
+fn pages_are_counted_while_they_are_watched() {
+    let w = Watched::new();
+    let peak = || w.core.stats().watched_pages_peak;
+    let first = w.map(BUF, 64, FromDevice);
+    assert_eq!(peak(), 1);
+    let second = w.map(BUF + 128, 64, FromDevice);
+    assert_eq!(peak(), 1, "a page counts once");
+    let third = w.map(BUF + PAGE, 64, FromDevice);
+    assert_eq!(peak(), 2);
+    for dma in [first, second, third] {
+        w.unmap(dma, 64, FromDevice);
+    }
+    let wide = w.map(BUF + 2 * PAGE, 2 * PAGE, FromDevice);
+    assert_eq!(peak(), 2, "those before are gone");
+    w.map(BUF + 8 * PAGE, 64, FromDevice);
+    assert_eq!(peak(), 3);
+    w.core.abandon_page(Gpa(BUF + 2 * PAGE), "given up");
+    w.core.abandon_page(Gpa(BUF + 2 * PAGE), "given up");
+    w.core.abandon_page(Gpa(BUF + 20 * PAGE), "never watched");
+    assert_eq!(w.core.stats().abandoned_pages, 1);
+    assert_eq!((w.core.stats().watched_bytes, w.core.stats().content_bytes), (4 * 64 + PAGE, PAGE));
+    w.unmap(wide, 2 * PAGE, FromDevice);
+    w.map(BUF + 2 * PAGE, 2 * PAGE, FromDevice);
+    assert_eq!(peak(), 3, "two pages took the place of one watched and one given up");
+    w.map(BUF + 9 * PAGE, 64, FromDevice);
+    assert_eq!(peak(), 4);
+    let auto = Watched::with(|c| c.watch = WatchPolicy::Auto);
+    auto.map(BUF, 256, FromDevice);
+    auto.map(BUF + 256, 256, FromDevice);
+    assert_eq!(auto.core.stats().watched_pages_peak, 0);
+}
+
+#[test]
+fn all_bytes_of_a_page_are_given_up_with_it() {
+    let w = Watched::new();
+    w.map(BUF, 100, FromDevice);
+    w.map(BUF + 1000, 200, FromDevice);
+    w.core.abandon_page(Gpa(BUF), "given up");
+    assert_eq!((w.core.stats().watched_bytes, w.core.stats().content_bytes), (0, 300));
+    assert_eq!(w.guard(BUF), Guard::Open);
+    let more = w.map(BUF + 2000, 64, FromDevice);
+    assert_eq!(w.guard(BUF), Guard::Open, "a page given up stays so while it is mapped");
+    assert_eq!(w.core.stats().content_bytes, 364);
+    w.for_cpu(more, 64, FromDevice);
+    w.for_device(more, 64, FromDevice);
+    assert_eq!(w.guard(BUF), Guard::Open);
+}
+
+#[test]
+fn a_page_mapped_twice_goes_on_being_watched() {
+    let w = Watched::new();
+    let one = w.map(BUF, 64, FromDevice);
+    let two = w.map(BUF + 128, 64, FromDevice);
+    w.for_cpu(one, 64, FromDevice);
+    w.for_cpu(two, 64, FromDevice);
+    assert_eq!(w.guard(BUF), Guard::Open);
+    w.for_device(one, 64, FromDevice);
+    assert_eq!(w.guard(BUF), Guard::Closed);
+}
+
+#[test]
+fn a_page_has_its_share_of_innocent_accesses_and_no_more() {
+    let w = Watched::with(|c| c.innocent_budget = 10);
+    w.map(BUF, 256, FromDevice);
+    for n in 0..10 {
+        assert!(show(&w, BUF + 1024, 8, n % 2 == 0, 1), "access {n}");
+    }
+    assert_eq!((w.core.stats().abandoned_pages, w.guard(BUF)), (0, Guard::Closed));
+    show(&w, BUF + 1024, 8, false, 1);
+    assert_eq!((w.core.stats().abandoned_pages, w.guard(BUF)), (1, Guard::Open));
+    assert_eq!((w.core.stats().cpu_accesses, w.core.stats().innocent_accesses), (11, 11));
+}
+
+#[test]
+fn a_page_that_holds_nothing_else_has_fifty_times_the_share() {
+    // Mapped whole by two devices' mappings: as exclusive as by one.
+    let w = Watched::with(|c| c.innocent_budget = 1);
+    for _ in 0..2 {
+        let dma = w.map(BUF, PAGE, Bidirectional);
+        w.for_cpu(dma, PAGE, Bidirectional);
+    }
+    for n in 0..50 {
+        assert!(show(&w, BUF + 8 * n, 8, false, 1));
+    }
+    assert_eq!(w.core.stats().abandoned_pages, 0);
+    show(&w, BUF, 8, false, 1);
+    assert_eq!(w.core.stats().abandoned_pages, 1);
+}
+
+#[test]
+fn only_writes_beside_a_buffer_into_lines_the_device_owns_count() {
+    let world = |at: u64, len: u64| {
+        let w = Watched::new();
+        let dma = w.map_call(MapCall { object: (64, 64), ..single(BUF + at, len, FromDevice) })[0].0;
+        (w, dma)
+    };
+    // The buffer begins and ends in the middle of the one line it touches.
+    let (w, _) = world(16, 32);
+    for at in [8, 12, 48, 52] {
+        show(&w, BUF + at, 4, false, 1);
+    }
+    w.silent();
+    show(&w, BUF + 8, 4, true, 2);
+    assert_eq!(w.bad(), ["DV303w"]);
+    let (w, _) = world(16, 32);
+    show(&w, BUF + 48, 4, true, 2);
+    assert_eq!(w.bad(), ["DV303w"], "right behind it");
+    let (w, dma) = world(16, 32);
+    w.for_cpu(dma, 32, FromDevice);
+    show(&w, BUF + 8, 4, true, 2);
+    w.silent();
+    let (w, _) = world(16, 100);
+    show(&w, BUF + 128, 4, true, 2);
+    w.silent();
+    let w = Watched::new();
+    w.map_call(MapCall { object: (64, 64), ..single(BUF + 16, 32, ToDevice) });
+    show(&w, BUF + 8, 4, true, 2);
+    w.silent();
+}
+
+#[test]
+fn a_write_is_settled_by_the_hand_over_of_its_own_bytes_and_mapping() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 192, FromDevice);
+    let other = w.map(BUF + 256, 64, FromDevice);
+    w.store(BUF + 64, &[1; 64]);
+    let notes = || w.codes().into_iter().filter(|code| code.ends_with('n')).count();
+    w.for_cpu(other, 64, FromDevice);
+    w.for_cpu(dma, 64, FromDevice);
+    w.for_cpu(Iova(dma.0 + 128), 64, FromDevice);
+    assert_eq!(notes(), 0, "hand-overs of other bytes: {:?}", w.codes());
+    w.for_cpu(Iova(dma.0 + 64), 64, FromDevice);
+    let found: Vec<_> = w.core.finish().findings.into_iter().filter(|f| f.offence.what == "CPU write").collect();
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].range, Some(ByteRange { start: 64, end: 128 }));
+}
+
+#[test]
+fn writes_that_go_on_where_the_last_ended_are_one() {
+    let range_and_count = |places: &[u64]| {
+        let w = Watched::new();
+        let dma = w.map(BUF, 256, FromDevice);
+        for at in places {
+            w.access(BUF + at, 8, Some(&[1; 8]), &DRIVER, 1, false);
+        }
+        w.unmap(dma, 256, FromDevice);
+        let mut found: Vec<_> = w.core.finish().findings.into_iter().filter(|f| f.offence.what == "CPU write").collect();
+        found.sort_by_key(|f| f.range.map(|r| r.start));
+        found.into_iter().map(|f| (f.range.unwrap().start, f.range.unwrap().end, f.count)).collect::<Vec<_>>()
+    };
+    assert_eq!(range_and_count(&[0, 8, 16]), [(0, 24, 1)]);
+    assert_eq!(range_and_count(&[16, 8, 0]), [(0, 24, 1)], "downwards");
+    assert_eq!(range_and_count(&[0, 4]), [(0, 12, 1)], "overlapping");
+}
+
+#[test]
+fn writes_with_a_gap_between_them_are_two() {
+    for places in [[0, 128], [128, 0]] {
+        let w = Watched::new();
+        let dma = w.map(BUF, 256, FromDevice);
+        for at in places {
+            w.access(BUF + at, 8, Some(&[1; 8]), &DRIVER, 1, false);
+        }
+        w.for_cpu(Iova(dma.0 + 64), 64, FromDevice);
+        assert!(w.codes().is_empty(), "nothing was written there: {:?}", w.codes());
+        w.for_cpu(dma, 256, FromDevice);
+        assert!(!w.codes().is_empty());
+    }
+}
+
+#[test]
+fn what_is_kept_after_an_unmap_does_not_count_as_mapped() {
+    let w = Watched::with(|c| c.max_page_refs = 4);
+    for n in 0..20 {
+        let dma = w.map(BUF + n * PAGE, 64, FromDevice);
+        w.write(dma, &[7; 64]);
+        w.unmap_skip(dma, 64, FromDevice);
+    }
+    assert_eq!(w.core.stats().live_mappings, 0);
+    w.silent();
+}
+
+#[test]
+fn only_a_page_of_its_own_that_the_device_wrote_is_kept() {
+    let world = |before: fn(&Watched, Iova)| {
+        let w = Watched::new();
+        let dma = w.map(BUF, 256, FromDevice);
+        before(&w, dma);
+        w.unmap_skip(dma, 256, FromDevice);
+        w
+    };
+    assert_eq!(world(|w, dma| w.write(dma, &[7; 8])).guard(BUF), Guard::Closed);
+    assert_eq!(world(|_, _| ()).guard(BUF), Guard::Open, "nothing was written");
+    let given_up = world(|w, dma| {
+        w.write(dma, &[7; 8]);
+        w.core.abandon_page(Gpa(BUF), "given up");
+    });
+    assert_eq!(given_up.guard(BUF), Guard::Open);
+    assert_eq!(given_up.core.stats().tracked_pages, 0);
+    let shared = world(|w, dma| {
+        w.map(BUF + 1024, 64, ToDevice);
+        w.write(dma, &[7; 8]);
+    });
+    assert_eq!(shared.guard(BUF), Guard::ReadOnly, "the other mapping's page");
+    let auto = Watched::with(|c| c.watch = WatchPolicy::Auto);
+    let dma = auto.map(BUF, 256, FromDevice);
+    auto.write(dma, &[7; 8]);
+    auto.unmap_skip(dma, 256, FromDevice);
+    assert_eq!(auto.core.stats().tracked_pages, 0, "not watched, not kept");
+}
+
+#[test]
+fn a_line_the_cpu_overwrites_is_the_cpus_and_the_others_are_kept() {
+    let kept = || {
+        let w = Watched::new();
+        let dma = w.map(BUF, 256, FromDevice);
+        w.write(dma, &[7; 256]);
+        w.unmap_skip(dma, 256, FromDevice);
+        w.store(BUF + 70, &[1; 4]);
+        w
+    };
+    let w = kept();
+    assert_eq!(w.guard(BUF), Guard::Closed);
+    w.load(BUF + 64, 4);
+    w.load(BUF + 120, 8);
+    w.silent();
+    for at in [60, 128, 252] {
+        let w = kept();
+        w.load(BUF + at, 4);
+        assert_eq!(w.bad(), ["DV402e"], "{at}");
+    }
+    for line in [0, 128, 192] {
+        w.store(BUF + line, &[1; 8]);
+    }
+    assert_eq!(w.guard(BUF), Guard::Open, "nothing is left");
+}
+
+#[test]
+fn bytes_the_cpu_wrote_itself_are_not_awaited_from_the_device() {
+    let world = || {
+        let w = Watched::with(|c| c.pedantic = true);
+        let dma = w.map(BUF, 256, FromDevice);
+        w.transfer(dma, &[1; 60]);
+        w.for_cpu(dma, 256, FromDevice);
+        (w, dma)
+    };
+    let (w, _) = world();
+    show(&w, BUF + 60, 196, true, 1);
+    show(&w, BUF + 128, 4, false, 2);
+    assert!(w.codes().is_empty(), "{:?}", w.codes());
+    let (w, dma) = world();
+    w.for_device(dma, 256, FromDevice);
+    w.transfer(dma, &[2; 256]);
+    w.for_cpu(dma, 256, FromDevice);
+    show(&w, BUF + 128, 4, false, 2);
+    assert!(w.codes().is_empty(), "the next transfer was longer: {:?}", w.codes());
+    // A copy may run a little past the end.
+    let slack = rules::cpu::PAST_THE_END as u64;
+    let (w, _) = world();
+    show(&w, BUF + 60 + slack - 1, 1, false, 2);
+    assert!(w.codes().is_empty(), "{:?}", w.codes());
+    show(&w, BUF + 60 + slack, 1, false, 3);
+    assert_eq!(w.codes(), ["DV218n"]);
+}
