@@ -83,6 +83,8 @@ pub(crate) struct History {
     first: Option<Entry>,
     ring: Vec<Entry>,
     next: usize,
+    /// An access before this is not continued by one after it: the device gave a sign in between.
+    part: u64,
 }
 
 impl History {
@@ -90,6 +92,7 @@ impl History {
         self.first = None;
         self.ring.clear();
         self.next = 0;
+        self.part = 0;
     }
 
     /// Adds an event. One that repeats or continues the last (same kind, same site, adjoining bytes) is folded into it; a read of the
@@ -102,9 +105,11 @@ impl History {
             self.first = Some(entry);
             return;
         }
+        let part = if event == Event::DeviceWrite { self.part } else { 0 };
         if !event.is_handover()
             && let Some(last) = self.last_mut()
             && last.event == event
+            && last.seq >= part
             && (event == Event::CpuRead || (last.site == site && entry.start <= last.end && last.start <= entry.end))
         {
             last.start = last.start.min(entry.start);
@@ -119,6 +124,11 @@ impl History {
             *slot = entry;
         }
         self.next = (self.next + 1) % KEPT;
+    }
+
+    /// What comes next does not go on what came before `seq`.
+    pub(crate) fn part_at(&mut self, seq: u64) {
+        self.part = seq;
     }
 
     fn last_mut(&mut self) -> Option<&mut Entry> {

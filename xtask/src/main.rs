@@ -1,9 +1,10 @@
-//! Development tasks of dmavet: `cargo xtask demo | test | rules | bench | mutants | corpus`.
+//! Development tasks of dmavet: `cargo xtask demo | test | rules | model | bench | mutants | corpus`.
 //!
 //! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
 //! bring them. Nothing else is changed on the machine.
 #![forbid(unsafe_code)]
 
+mod model;
 mod mutants;
 mod packages;
 mod ratios;
@@ -17,6 +18,8 @@ const HELP: &str = "\
 cargo xtask demo     install, fetch and build what is missing, then run the guided demo
 cargo xtask test     every test: format, lints, unit tests, real guests in the lab
 cargo xtask rules    write docs/rules.md: every rule with what triggers it and what comes near
+cargo xtask model    random events on the core and on its slow model:
+                     --events N (10000000), --seed S (1), --depth D (longer exhaustive histories)
 cargo xtask bench    print the figures of the budgets, measured side by side
 cargo xtask corpus   fill fuzz/corpus with what unit tests send, for cargo-fuzz
 cargo xtask doctor   say what this machine lacks, change nothing
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" => test(&rest),
         "rules" => rules(),
+        "model" => model::run(&rest),
         "bench" => bench(&rest),
         "mutants" => mutants::task(&root(), &target(), &rest),
         "corpus" => corpus(&root().join("fuzz/corpus")).and_then(|()| attack(&root().join("fuzz/corpus"), 1)),

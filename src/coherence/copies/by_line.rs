@@ -2,7 +2,7 @@
 
 use super::to_cpu::{Lost, ToCpu, store};
 use super::{Copies, Evidence, POISON, evidence, find_ref};
-use crate::bits::{Bits, PageBytes};
+use crate::bits::{Bits, PAGE, PageBytes};
 use crate::chunk::Chunk;
 use crate::profile::{Edge, Edges, Op};
 
@@ -182,12 +182,19 @@ impl Copies {
                 }
             }
         }
-        let known = |bits: &Bits| bits.runs().all(|(from, to)| super::lines(line, from, to) & !stale == 0);
-        result.never = tally.never.hull().filter(|_| !known(&tally.never));
-        if let Some((start, end)) = tally.lost.hull().filter(|_| !known(&tally.lost)) {
+        page.watch.discard(&tally.lost);
+        for at in (0..PAGE / line).filter(|at| stale >> at & 1 != 0) {
+            // What the device was already found to have used stale is not found a second time.
+            tally.lost.clear(at * line, (at + 1) * line);
+            tally.never.clear(at * line, (at + 1) * line);
+        }
+        let lost_lines = tally.lost.runs().fold(0, |all, (from, to)| all | super::lines(line, from, to));
+        result.never = tally.never.hull();
+        if let Some((start, end)) = tally.lost.hull() {
             let evidence = evidence(chunk, start, &scratch.cpu, &scratch.device);
             let cpu_owned = owned & super::lines(line, start, start + 1) == 0;
-            result.lost = Some(Lost { start, end, evidence, cpu_owned, never_handed: !page.fresh.get(start) });
+            let write = page.watch.first_write(&tally.lost);
+            result.lost = Some(Lost { start, end, evidence, cpu_owned, never_handed: !page.fresh.get(start), write });
         }
         result.beside = tally.beside.hull();
         if let (Some((start, end)), Some(why)) = (tally.hidden.hull(), tally.why) {
@@ -220,15 +227,12 @@ impl Copies {
             r.owned &= !touched;
             r.late &= !touched;
             r.given_back &= !touched;
-            if result.written {
-                r.taken |= touched;
-            }
-            r.stale &= !super::whole_lines(line, chunk.start, chunk.end);
+            let whole = super::whole_lines(line, chunk.start, chunk.end);
+            r.stale &= !whole;
+            r.wrong_sync &= !whole;
             r.wrong_sync |= tally.edge_dirty & !stale;
             r.stuck = r.stuck & !touched | tally.stuck;
-            if result.lost.is_some() {
-                r.offended |= touched;
-            }
+            r.offended |= lost_lines;
         }
         result
     }

@@ -190,10 +190,10 @@ impl Copies {
     fn handed(&mut self, chunk: &Chunk, mapping: u32) {
         let touched = self.lines(chunk.start, chunk.end);
         let Some(slot) = self.slot(chunk.page) else { return };
-        let written = self.arena.any_written(slot, chunk.start, chunk.end);
+        let untaken = self.written_lines(slot, chunk.start, chunk.end);
         let Some(page) = self.pages.get_mut(slot as usize) else { return };
         if let Some(r) = find_ref(&mut page.refs, mapping, chunk) {
-            r.handed_over(touched, written);
+            r.handed_over(touched, untaken);
         }
     }
 

@@ -78,17 +78,15 @@ pub(crate) struct PageRef {
 }
 
 impl PageRef {
-    /// Lines were handed over; `written`: with bytes of the device that nobody took.
-    fn handed_over(&mut self, lines: u128, written: bool) {
+    /// Lines were handed over; `untaken`: those with bytes of the device that nobody took.
+    fn handed_over(&mut self, lines: u128, untaken: u128) {
         self.owned |= lines;
         self.handed |= lines;
         self.wrong_sync &= !lines;
         self.stale &= !lines;
         self.late &= !lines;
         self.stuck &= !lines;
-        if written {
-            self.given_back |= lines;
-        }
+        self.given_back |= untaken;
     }
 }
 
@@ -203,6 +201,14 @@ impl Copies {
     #[inline]
     fn lines(&self, start: usize, end: usize) -> u128 {
         lines(self.line, start, end)
+    }
+
+    /// The lines of `start..end` of a slot in which the device wrote bytes of it that nobody took.
+    fn written_lines(&mut self, slot: u32, start: usize, end: usize) -> u128 {
+        self.scratch.written = Bits::EMPTY;
+        self.arena.written(slot, start, end, &mut self.scratch.written);
+        let line = self.line;
+        self.scratch.written.runs().fold(0, |all, (from, to)| all | lines(line, from, to))
     }
 
     /// Puts a chunk of a mapping under two copies; false when there is no room.
@@ -349,20 +355,20 @@ impl Copies {
         Some((scratch.written.count(start, end), first, last, evidence))
     }
 
-    /// Other mappings of the page a chunk lies in that have bytes in the lines `start..end` touches but no byte of
-    /// `start..end` itself.
+    /// Other mappings that have bytes in a line the chunk covers in part, but in that line no byte of the chunk.
     pub(crate) fn sharing_lines(&self, chunk: &Chunk, mapping: u32) -> impl Iterator<Item = u32> + '_ {
-        let slot = self.slot(chunk.page);
-        let refs = slot.and_then(|slot| self.pages.get(slot as usize)).map_or(&[][..], |page| page.refs.as_slice());
-        let (start, end) = (chunk.start, chunk.end);
-        let first = start / self.line * self.line;
-        let last = end.next_multiple_of(self.line);
-        refs.iter()
-            .filter(move |r| {
-                let (a, b) = (r.start as usize, r.end as usize);
-                r.mapping != mapping && a < last && first < b && !(a < end && start < b)
-            })
-            .map(|r| r.mapping)
+        let (line, start, end) = (self.line, chunk.start, chunk.end);
+        let in_part = move |at: usize| !at.is_multiple_of(line);
+        let first = in_part(start).then(|| start / line * line);
+        let last = in_part(end).then(|| end / line * line);
+        // Pages that are mapped whole have no such line.
+        let refs = if first.or(last).is_some() { self.refs_of(chunk.page) } else { &[] };
+        let meets = move |r: &&PageRef, at: usize| {
+            let (a, b) = (at.max(r.start as usize), (at + line).min(r.end as usize));
+            a < b && (b <= start || end <= a)
+        };
+        let near = move |r: &&PageRef| r.mapping != mapping && [first, last].into_iter().flatten().any(|at| meets(r, at));
+        refs.iter().filter(near).map(|r| r.mapping)
     }
 
     /// Other mappings of bytes of a chunk whose devices own them and may write them: they were handed over, not only mapped.
@@ -406,12 +412,14 @@ impl Copies {
         page.baseline.bytes().get(start..end).is_some_and(|baseline| *baseline == *cpu)
     }
 
-    /// A live mapping of the byte at the guest physical address `gpa`.
+    /// The oldest live mapping of the byte at the guest physical address `gpa`.
     pub(crate) fn mapping_at(&self, gpa: u64, mappings: &crate::mapping::Mappings) -> Option<u32> {
         let page = self.pages.get(self.slot(gpa)? as usize)?;
         let byte = narrow(index(gpa % crate::bits::PAGE_U64));
-        let r = page.refs.iter().find(|r| (r.start..r.end).contains(&byte))?;
-        mappings.get(r.mapping).filter(|m| m.is_live()).map(|_| r.mapping)
+        let here = page.refs.iter().filter(|r| (r.start..r.end).contains(&byte));
+        here.filter(|r| mappings.get(r.mapping).is_some_and(crate::mapping::Mapping::is_live))
+            .map(|r| r.mapping)
+            .min_by_key(|id| mappings.get(*id).map(|m| m.seq))
     }
 
     /// Whether a device owns any line of the chunk through `mapping`.

@@ -1,8 +1,8 @@
 //! From the device to the CPU.
 
 use super::by_line::{Beside, Hidden};
-use super::{Copies, Evidence, evidence, find_ref};
-use crate::bits::{Bits, block_differs, differing_word, word_mask, words};
+use super::{Copies, CpuWrite, Evidence, evidence, find_ref};
+use crate::bits::{Bits, PAGE, block_differs, differing_word, word_mask, words};
 use crate::chunk::Chunk;
 use crate::ram::Ram;
 use vm_memory::{Bytes, VolatileSlice};
@@ -20,6 +20,8 @@ pub(crate) struct Lost {
     pub(crate) cpu_owned: bool,
     /// A for_cpu found the bytes changed before and could not move them.
     pub(crate) never_handed: bool,
+    /// The first write among those discarded that was seen.
+    pub(crate) write: Option<CpuWrite>,
 }
 
 /// What a hand-over to the CPU did.
@@ -59,6 +61,7 @@ impl Copies {
         let mut owned_before = 0;
         let mut stale = 0;
         let mut edge_dirty = 0;
+        let mut lost_lines = 0;
         if written || !equal {
             if let Some(device) = scratch.device.bytes_mut().get_mut(start..end) {
                 self.arena.read(slot, start, device);
@@ -107,16 +110,26 @@ impl Copies {
                 }
             }
             // What the device was already found to have used stale is not found a second time.
-            let known = |bits: &Bits| bits.runs().all(|(from, to)| super::lines(line, from, to) & !stale == 0);
-            result.never = never.hull().filter(|_| !known(&never));
-            if let Some((first, last)) = lost.hull().filter(|_| !known(&lost)) {
+            if !page.watch.writes.is_empty() {
+                page.watch.discard(&lost);
+            }
+            if stale != 0 {
+                for at in (0..PAGE / line).filter(|at| stale >> at & 1 != 0) {
+                    lost.clear(at * line, (at + 1) * line);
+                    never.clear(at * line, (at + 1) * line);
+                }
+            }
+            result.never = never.hull();
+            if let Some((first, last)) = lost.hull() {
                 let line_bit = super::lines(line, first, first + 1);
+                lost_lines = lost.runs().fold(0, |all, (from, to)| all | super::lines(line, from, to));
                 result.lost = Some(Lost {
                     start: first,
                     end: last,
                     evidence: evidence(chunk, first, &scratch.cpu, &scratch.device),
                     cpu_owned: owned_before & line_bit == 0,
                     never_handed: !page.fresh.get(first),
+                    write: page.watch.first_write(&lost),
                 });
             }
             result.moved = scratch.changed.count(start, end);
@@ -138,16 +151,23 @@ impl Copies {
             r.owned &= !touched;
             r.late &= !touched;
             r.given_back &= !touched;
-            if written {
-                r.taken |= touched;
-            }
-            r.stale &= !super::whole_lines(line, start, end);
+            let whole = super::whole_lines(line, start, end);
+            r.stale &= !whole;
+            // What the CPU had changed there is gone.
+            r.wrong_sync &= !whole;
             r.wrong_sync |= edge_dirty & !stale;
-            if result.lost.is_some() {
-                r.offended |= touched;
-            }
+            r.offended |= lost_lines;
         }
         result
+    }
+
+    /// The lines of a chunk were taken in a transfer.
+    pub(crate) fn note_taken(&mut self, chunk: &Chunk, mapping: u32) {
+        let touched = self.lines(chunk.start, chunk.end);
+        let page = self.slot(chunk.page).and_then(|slot| self.pages.get_mut(slot as usize));
+        if let Some(r) = page.and_then(|page| find_ref(&mut page.refs, mapping, chunk)) {
+            r.taken |= touched;
+        }
     }
 
     /// Gives a chunk to the CPU without moving data (DMA_TO_DEVICE). Remembers which lines the CPU had changed by then: if the
@@ -189,7 +209,7 @@ pub(super) fn store(ram: &Ram, page: u64, scratch: &super::Scratch) {
             ram.feed.wrote(page + from as u64, scratch.device.bytes().get(from..to).unwrap_or_default());
         }
     }
-    let Some(target) = ram.slice(page, 0, crate::bits::PAGE) else { return };
+    let Some(target) = ram.slice(page, 0, PAGE) else { return };
     let mut run = None;
     for (at, (changed, moved)) in scratch.changed.0.iter().zip(&scratch.moved.0).enumerate() {
         if *changed == 0 {
@@ -217,7 +237,7 @@ pub(super) fn store(ram: &Ram, page: u64, scratch: &super::Scratch) {
             }
         }
     }
-    flush(&target, scratch, &mut run, crate::bits::PAGE / 8);
+    flush(&target, scratch, &mut run, PAGE / 8);
 }
 
 /// Stores the words from `run` up to `end`.

@@ -9,17 +9,17 @@ impl Copies {
     pub(super) fn hand_over(&mut self, chunk: &Chunk, mapping: u32) -> u64 {
         let touched = self.lines(chunk.start, chunk.end);
         let Some(slot) = self.slot(chunk.page) else { return 0 };
-        let Some(page) = self.pages.get_mut(slot as usize) else { return 0 };
         let (start, end) = (chunk.start, chunk.end);
         let mut moved = 0;
         let written = self.arena.any_written(slot, start, end);
+        let untaken = if written { self.written_lines(slot, start, end) } else { 0 };
+        let Some(page) = self.pages.get_mut(slot as usize) else { return 0 };
         if !written && !page.fresh.any(start, end) {
             if let Some(baseline) = page.baseline.bytes_mut().get_mut(start..end) {
                 self.ram.read(chunk.page, start, baseline);
                 self.arena.store(slot, start, baseline);
                 moved = (end - start) as u64;
             }
-            page.fresh.set(start, end);
         } else {
             let scratch = &mut *self.scratch;
             if let Some(cpu) = scratch.cpu.bytes_mut().get_mut(start..end) {
@@ -62,13 +62,14 @@ impl Copies {
                     };
                     self.arena.store(slot, from, cpu);
                     baseline.copy_from_slice(cpu);
-                    page.fresh.set(from, to);
                     moved += (to - from) as u64;
                 }
             }
         }
+        // What the device wrote before is handed over, too, though it does not move.
+        page.fresh.set(start, end);
         if let Some(r) = find_ref(&mut page.refs, mapping, chunk) {
-            r.handed_over(touched, written);
+            r.handed_over(touched, untaken);
         }
         moved
     }

@@ -26,6 +26,8 @@ pub(crate) struct CpuWrite {
     pub(crate) access: AccessInfo,
     /// The device wrote a line of it afterwards.
     pub(crate) overtaken: bool,
+    /// A hand-over to the CPU discarded some of it.
+    pub(crate) discarded: bool,
 }
 
 /// The watch's side of a page.
@@ -42,11 +44,27 @@ pub(crate) struct PageWatch {
     innocent: u32,
     /// Reads that wait for a verdict: the page stays closed to see what follows.
     pub(super) waiting: u32,
-    writes: Vec<CpuWrite>,
+    pub(super) writes: Vec<CpuWrite>,
     /// Bytes a device owns that hold what the CPU wrote there since: no hand-over and no write of a device came later.
     own: Option<Box<Bits>>,
     /// Bytes given to the CPU that the device had not written in the transfer (only where that is asked for).
     unwritten: Option<Box<Bits>>,
+}
+
+impl PageWatch {
+    /// The first write that has the first of those bytes which any of them has.
+    pub(super) fn first_write(&self, bytes: &Bits) -> Option<CpuWrite> {
+        let byte = |w: &CpuWrite| bytes.runs().find(|(from, to)| *from < w.end && w.start < *to).map(|(from, _)| from.max(w.start));
+        let writes = self.writes.iter().filter_map(|w| Some((byte(w)?, w)));
+        writes.min_by_key(|(byte, _)| *byte).map(|(_, write)| *write)
+    }
+
+    /// Those bytes of the CPU are discarded.
+    pub(super) fn discard(&mut self, bytes: &Bits) {
+        for write in &mut self.writes {
+            write.discarded |= bytes.any(write.start, write.end);
+        }
+    }
 }
 
 /// A mapping's bytes that an access touches.
@@ -251,6 +269,9 @@ impl Copies {
         }
         if let Some(unwritten) = &mut page.watch.unwritten {
             unwritten.clear(chunk.start, chunk.end);
+            if unwritten.hull().is_none() {
+                page.watch.unwritten = None;
+            }
         }
         if let Some(own) = &mut page.watch.own {
             own.clear(chunk.start, chunk.end);
@@ -262,7 +283,8 @@ impl Copies {
     pub(crate) fn remember(&mut self, page: u64, write: CpuWrite) {
         let Some(watch) = self.page_watch(page) else { return };
         if let Some(last) = watch.writes.last_mut()
-            && (last.site, last.mapping, last.overtaken) == (write.site, write.mapping, false)
+            && (last.site, last.mapping) == (write.site, write.mapping)
+            && !(last.overtaken || last.discarded)
             && write.start <= last.end
             && last.start <= write.end
         {
@@ -321,17 +343,25 @@ impl Copies {
         }
     }
 
-    /// The CPU was given a chunk: remembers which of its bytes the device had not written in the transfer, `written` being those
-    /// it had.
-    pub(crate) fn note_unwritten(&mut self, chunk: &Chunk, written: &Bits) {
-        let Some(watch) = self.page_watch(chunk.page).filter(|w| w.on && !w.abandoned) else { return };
-        let unwritten = watch.unwritten.get_or_insert_with(|| Box::new(Bits::EMPTY));
-        unwritten.set(chunk.start, chunk.end);
+    /// The CPU is being given a chunk: remembers which of its bytes the device had and did not write in the transfer, `written`
+    /// being those it wrote. What the CPU has already it was given before.
+    pub(crate) fn note_unwritten(&mut self, chunk: &Chunk, mapping: u32, written: &Bits) {
+        let line = self.line;
+        let Some(slot) = self.slot(chunk.page) else { return };
+        let Some(page) = self.pages.get_mut(slot as usize).filter(|p| p.watch.on && !p.watch.abandoned) else { return };
+        let owned = find_ref(&mut page.refs, mapping, chunk).map_or(0, |r| r.owned);
+        let unwritten = page.watch.unwritten.get_or_insert_with(|| Box::new(Bits::EMPTY));
+        for at in (0..PAGE / line).filter(|at| owned >> at & 1 != 0) {
+            let (from, to) = (chunk.start.max(at * line), chunk.end.min((at + 1) * line));
+            if from < to {
+                unwritten.set(from, to);
+            }
+        }
         for (word, written) in unwritten.0.iter_mut().zip(&written.0) {
             *word &= !written;
         }
         if unwritten.hull().is_none() {
-            watch.unwritten = None;
+            page.watch.unwritten = None;
         }
     }
 
@@ -351,6 +381,7 @@ impl Copies {
             unwritten.clear(start, end);
             if unwritten.hull().is_none() {
                 watch.unwritten = None;
+                self.relax(page);
             }
         }
     }
@@ -376,6 +407,9 @@ impl Copies {
             return false;
         }
         page.refs.clear();
+        // Who reads or wrote what in a transfer is of no interest any more.
+        page.watch.unwritten = None;
+        page.watch.writes.clear();
         self.refs -= 1;
         self.close(chunk.page, true);
         true

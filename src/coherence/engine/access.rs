@@ -83,7 +83,7 @@ impl Engine {
         let seq = self.tick();
         let resolved = self.resolve(device, iova, len as u64);
         let Some(record) = self.devices.get_mut(device as usize) else { return Err(AccessError::NotMapped(Iova(iova))) };
-        let site = record.kick;
+        let (site, signal) = (record.kick, record.signal);
         if wish.read {
             record.reads += 1;
             self.stats.device_reads += 1;
@@ -111,6 +111,9 @@ impl Engine {
         let mut rearmed = false;
         if let Some(mapping) = self.mappings.get_mut(access.mapping) {
             rearmed = mapping.cpu_has && wish.write;
+            if wish.write {
+                mapping.history.part_at(signal);
+            }
             mapping.history.push(seq, event, access.range, site);
         }
         if rearmed {

@@ -74,8 +74,7 @@ impl Engine {
             let first = e.gpa.0 / PAGE_U64;
             first..e.gpa.0.saturating_add(e.len).div_ceil(PAGE_U64)
         });
-        let id = pages.filter_map(|page| self.ram.frame(page * PAGE_U64)).find_map(|frame| self.coherent.owner(frame))?;
-        let verdict = rules::map::maps_coherent(call, self.mappings.get(id)?, device)?;
-        Some((id, verdict))
+        let mut owners = pages.filter_map(|page| self.coherent.owner(self.ram.frame(page * PAGE_U64)?));
+        owners.find_map(|id| Some((id, rules::map::maps_coherent(call, self.mappings.get(id)?, device)?)))
     }
 }

@@ -80,6 +80,10 @@ impl Engine {
         let mut touched = std::mem::take(&mut self.touched);
         touched.clear();
         self.copies.touching(page, start, end, access.write, &mut touched);
+        // Where mappings share a place, which of them comes first is not to depend on which others ended before.
+        if touched.len() > 1 {
+            touched.sort_by_key(|t| (self.mappings.get(t.mapping).map(|m| m.seq), t.segment));
+        }
         let mut innocent = true;
         for one in &touched {
             if one.hit.0 >= one.hit.1 {
@@ -229,7 +233,7 @@ impl Engine {
         }
         let site = self.site_of(scene);
         let info = AccessInfo { write: true, ..scene.info(access) };
-        self.copies.remember(page, CpuWrite { mapping: id, start, end, site, access: info, overtaken: false });
+        self.copies.remember(page, CpuWrite { mapping: id, start, end, site, access: info, overtaken: false, discarded: false });
         self.remember_event(id, seq, Event::CpuWrite, bytes, site);
         false
     }
@@ -288,17 +292,23 @@ impl Engine {
         });
     }
 
-    /// A hand-over to the CPU judged the writes of a range by what it `discarded`: nothing came of the others.
-    pub(super) fn settle_writes_taken(&mut self, device: u32, id: u32, range: ByteRange, discarded: Option<ByteRange>) {
+    /// A hand-over to the CPU, or the end of the mapping: nothing came of the writes of a range that were not discarded, and are not
+    /// among those that `hide` what the device wrote.
+    pub(super) fn settle_writes_taken(&mut self, device: u32, id: u32, range: ByteRange, hide: Option<ByteRange>) {
         self.settle_writes(device, id, range, |write, mapping, bytes| {
-            let lost = discarded.is_some_and(|lost| lost.overlaps(bytes));
-            (!lost).then(|| rules::cpu::idle_write(mapping, write, bytes))
+            let hides = hide.is_some_and(|hide| hide.overlaps(bytes));
+            (!(write.discarded || hides)).then(|| rules::cpu::idle_write(mapping, write, bytes))
         });
     }
 
     /// The mapping ends without a hand-over: nothing came of what is remembered still.
     pub(super) fn settle_writes_ended(&mut self, device: u32, id: u32) {
         self.settle_writes_taken(device, id, ByteRange { start: 0, end: u64::MAX }, None);
+    }
+
+    /// The mapping is dropped: what became of the writes through it nobody will know.
+    pub(super) fn forget_writes(&mut self, id: u32) {
+        self.settle_writes(0, id, ByteRange { start: 0, end: u64::MAX }, |_, _, _| None);
     }
 
     fn settle_writes(&mut self, device: u32, id: u32, range: ByteRange, judge: impl Fn(&CpuWrite, &Mapping, ByteRange) -> Option<Verdict>) {

@@ -174,7 +174,7 @@ impl Engine {
         let refused = refused_mask.map(rules::life::mapped_after_refused_mask);
         let line = u64::from(self.config.line_size);
         let unaligned = rules::lines::unaligned_buffer(mapping, line);
-        let shared = self.line_neighbour(id).and_then(|other| rules::lines::shared_line(mapping, self.mappings.get(other)?, line));
+        let shared = self.line_neighbour(id, line);
         let image = rules::map::kernel_image(mapping, &self.config.kernel_image, |segment| self.is_zero(segment));
         let limits = rules::map::segment_limits(mapping, &call.limits);
         let resource = rules::map::resource_in_ram(mapping, |gpa, len| self.ram.contains(gpa, len));
@@ -200,29 +200,22 @@ impl Engine {
         })
     }
 
-    /// A live mapping of bytes of mapping `id` whose device owns them and may write them, when this one may, too.
+    /// The oldest live mapping of bytes of mapping `id` whose device owns them and may write them, when this one may, too. Memory
+    /// that was just allocated is the CPU's.
     fn live_overlap(&self, id: u32) -> Option<u32> {
-        let mapping = self.mappings.get(id).filter(|m| rules::map::may_overlap(m))?;
+        let mapping = self.mappings.get(id).filter(|m| rules::map::may_overlap(m) && m.family != Family::Pages)?;
         let same_device = |other: &u32| self.mappings.get(*other).is_some_and(|m| m.device == mapping.device && rules::map::may_overlap(m));
-        chunks(&mapping.segments, mapping.whole()).find_map(|chunk| self.copies.owned_over(&chunk, id).find(same_device))
+        let all = chunks(&mapping.segments, mapping.whole());
+        let over = all.flat_map(|chunk| self.copies.owned_over(&chunk, id).filter(same_device).collect::<Vec<_>>());
+        over.min_by_key(|other| self.mappings.get(*other).map(|m| m.seq))
     }
 
-    /// A live mapping that shares an edge line, but no byte, with mapping `id`.
-    fn line_neighbour(&self, id: u32) -> Option<u32> {
-        let mapping = self.mappings.get(id)?;
-        if !rules::lines::may_share(mapping) {
-            return None;
-        }
-        let first = chunks(&mapping.segments, mapping.whole()).next();
-        let last = mapping.size.checked_sub(1).and_then(|at| {
-            let mut edge = chunks(&mapping.segments, ByteRange { start: at, end: mapping.size }).next()?;
-            // The edge line alone matters here; the bytes before it are the mapping's own.
-            edge.start = edge.start.saturating_sub(crate::bits::index(mapping.size - 1).min(self.config.line_size as usize));
-            Some(edge)
-        });
-        let mut edges = [first, last].into_iter().flatten();
-        edges.find_map(|chunk| {
-            self.copies.sharing_lines(&chunk, id).find(|other| self.mappings.get(*other).is_some_and(rules::lines::may_share))
-        })
+    /// The oldest live mapping of the device that shares a line, but no byte of it, with mapping `id`, and what that means.
+    fn line_neighbour(&self, id: u32, line: u64) -> Option<rules::Verdict> {
+        let mapping = self.mappings.get(id).filter(|m| rules::lines::may_share(m))?;
+        let near = chunks(&mapping.segments, mapping.whole()).flat_map(|chunk| self.copies.sharing_lines(&chunk, id).collect::<Vec<_>>());
+        let near = near.filter_map(|other| self.mappings.get(other));
+        let shared = near.filter_map(|other| Some((other.seq, rules::lines::shared_line(mapping, other, line)?)));
+        shared.min_by_key(|(seq, _)| *seq).map(|(_, verdict)| verdict)
     }
 }

@@ -133,8 +133,14 @@ impl Engine {
                 self.take(device, id, site, what, range, true);
             } else {
                 let Some(mapping) = self.mappings.get(id) else { return };
+                let mut took = false;
                 for chunk in chunks(&mapping.segments, range) {
-                    self.stats.bytes_to_cpu += self.copies.take(&chunk, id, call.direction, false).moved;
+                    let taken = self.copies.take(&chunk, id, call.direction, false);
+                    self.stats.bytes_to_cpu += taken.moved;
+                    took |= taken.written;
+                }
+                if took {
+                    chunks(&mapping.segments, range).for_each(|chunk| self.copies.note_taken(&chunk, id));
                 }
             }
             self.relax_mapping(id, range);

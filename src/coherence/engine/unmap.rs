@@ -112,20 +112,20 @@ impl Engine {
         let mut never: Option<ByteRange> = None;
         let mut moved = 0;
         let mut took = false;
-        let mut write = None;
+        let mut write: Option<CpuWrite> = None;
         let mut hidden: Option<(ByteRange, Hidden, Chunk)> = None;
         let mut beside = None;
         for chunk in chunks(&mapping.segments, range) {
             let unwritten = sync && self.config.pedantic && mapping.direction == Direction::FromDevice;
             if unwritten {
                 let written = self.copies.written_bits(&chunk);
-                self.copies.note_unwritten(&chunk, &written);
+                self.copies.note_unwritten(&chunk, id, &written);
             }
             let result = self.copies.take(&chunk, id, mapping.direction, !sync);
             moved += result.moved;
             took |= result.written;
             if let Some(here) = result.lost {
-                write = write.or_else(|| self.copies.remembered(chunk.page, here.start, here.end));
+                write = write.or(here.write);
                 let bytes = chunk.range(here.start, here.end);
                 lost = Some(lost.map_or((bytes, here), |(all, first)| (all.hull(bytes), first)));
             }
@@ -140,20 +140,24 @@ impl Engine {
             }
         }
         self.stats.bytes_to_cpu += moved;
+        if took {
+            chunks(&mapping.segments, range).for_each(|chunk| self.copies.note_taken(&chunk, id));
+        }
         if took && let Some(record) = self.devices.get_mut(device as usize) {
             record.signal = self.seq;
         }
-        let seen = write.filter(|_| lost.as_ref().is_some_and(|(_, lost)| !lost.cpu_owned));
+        let never_handed = mapping.family == Family::Pages && lost.as_ref().is_none_or(|(_, lost)| lost.never_handed);
+        let never = never.filter(|_| sync && never_handed);
+        // There the for_cpu is the offence, not the write.
+        let seen = write.filter(|_| never.is_none() && lost.as_ref().is_some_and(|(_, lost)| !lost.cpu_owned));
         let offence = seen.map_or((site, what), |write: CpuWrite| (write.site, "CPU write"));
         let lines = u64::from(self.config.line_size);
         // A write that hid what the device wrote in its line had a consequence, too.
         let hides = hidden.as_ref().filter(|(_, hidden, _)| matches!(hidden.why, Why::Overwritten { .. }));
         let hides = hides.map(|(bytes, ..)| ByteRange { start: bytes.start.saturating_sub(lines), end: bytes.end + lines });
-        let discarded = lost.as_ref().map(|(range, _)| hides.map_or(*range, |all| all.hull(*range))).or(hides);
-        let never_handed = mapping.family == Family::Pages && lost.as_ref().is_none_or(|(_, lost)| lost.never_handed);
         let lost_nothing = lost.is_none();
         let verdict = match (never, lost) {
-            (Some(range), _) if sync && never_handed => Some((rules::ownership::never_handed_over(range), None)),
+            (Some(range), _) => Some((rules::ownership::never_handed_over(range), None)),
             (_, Some((range, lost))) => Some((
                 match (&seen, self.alias(id, range.start)) {
                     (Some(write), None) => rules::cpu::discarded_write(mapping, write, range, what).consequence(what, site),
@@ -172,7 +176,7 @@ impl Engine {
         if let Some((chunk, bytes)) = beside {
             self.lost_beside(device, id, site, what, &chunk, bytes);
         }
-        self.settle_writes_taken(device, id, range, discarded);
+        self.settle_writes_taken(device, id, range, hides);
         if sync && took {
             self.clean_lap(id);
         }
@@ -192,6 +196,7 @@ impl Engine {
             self.forgive_rearmed(id);
             self.release_held(id);
             if two_copies {
+                self.forget_writes(id);
                 self.uncover(id);
             } else {
                 self.leave_one_copy(id);

@@ -74,10 +74,10 @@ impl Engine {
         let Some(mapping) = self.mappings.get(id) else { return };
         let writable = mapping.device_writable();
         for chunk in chunks(&mapping.segments, range) {
-            self.copies.close(chunk.page, writable);
             if self.config.pedantic {
                 self.copies.forget_unwritten(chunk.page, chunk.start, chunk.end);
             }
+            self.copies.close(chunk.page, writable);
         }
         self.pass_on_guards();
     }
@@ -95,11 +95,12 @@ impl Engine {
 
     /// A device is about to write: the CPU must not read its own copy unseen any more.
     pub(super) fn device_writes(&mut self, access: super::Access) {
+        // Before the pages close: nothing waits there any more, which opens them.
+        self.overwrite_held(access.mapping, access.range);
         let Some(mapping) = self.mappings.get(access.mapping) else { return };
         for chunk in chunks(&mapping.segments, access.range) {
             self.copies.device_writes(&chunk, access.mapping);
         }
-        self.overwrite_held(access.mapping, access.range);
         self.pass_on_guards();
     }
 

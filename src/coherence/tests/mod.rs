@@ -7,6 +7,8 @@ mod bus;
 mod bytes;
 mod correct;
 mod edges;
+#[path = "model/exhaustive.rs"]
+mod exhaustive;
 mod faults;
 mod fixture;
 mod flights;
@@ -15,6 +17,8 @@ mod inside;
 mod life;
 mod limits;
 mod lines;
+#[path = "model/long.rs"]
+mod long;
 mod maps;
 mod masks;
 mod model;

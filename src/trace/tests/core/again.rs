@@ -26,7 +26,8 @@ mod limits;
 mod lines;
 #[path = "../../../coherence/tests/maps.rs"]
 mod maps;
-#[path = "../../../coherence/tests/model.rs"]
+#[expect(dead_code, unused_imports, reason = "the exhaustive histories are played on the core alone")]
+#[path = "../../../coherence/tests/model/mod.rs"]
 mod model;
 #[path = "../../../coherence/tests/ownership.rs"]
 mod ownership;
