@@ -162,3 +162,53 @@ fn pages_alloc_poisons_only_what_nobody_handed_over() {
     assert_eq!(bytes[72..128], [5; 56]);
     assert_eq!(bytes[128..], [0xdb; 128]);
 }
+
+#[test]
+fn in_a_partly_covered_line_the_cpus_bytes_stay_and_the_device_does_not_see_them() {
+    let cases = [(64, 20), (64, 63), (64, 200), (64, 249), (32, 20), (32, 31), (32, 224), (32, 249), (128, 20), (128, 127), (128, 130)];
+    for (line, changed) in cases {
+        let world = || {
+            let w = World::with(|c| c.line_size = line);
+            // Bytes 16 to 250: the first and the last line are not covered whole.
+            let dma = w.map(BUF + 16, 234, Bidirectional);
+            w.cpu_write(BUF + changed, &[1]);
+            w.for_cpu(dma, 234, Bidirectional);
+            assert_eq!(w.cpu_read(BUF + changed, 1), [1]);
+            w.silent();
+            (w, dma)
+        };
+        let (w, dma) = world();
+        w.read(dma, 234);
+        let f = w.finding(Code::DV213);
+        assert_eq!(f.range, Some(ByteRange { start: changed - 16, end: changed - 15 }), "byte {changed}, lines of {line}");
+        assert_eq!(w.bad(), ["DV213e"]);
+        // Given to the device after all, it is in order.
+        let (w, dma) = world();
+        w.for_device(dma, 234, Bidirectional);
+        assert_eq!(w.read(Iova(dma.0 + changed - 16), 1), [1]);
+        w.silent();
+        // Other lines were in order all the time.
+        let (w, dma) = world();
+        let other = if changed < 125 { 234 - 8 } else { 0 };
+        w.read(Iova(dma.0 + other), 8);
+        w.silent();
+    }
+}
+
+#[test]
+fn what_the_device_used_stale_is_not_found_again_when_it_is_discarded() {
+    let world = |changed: &[u64]| {
+        let w = World::new();
+        let dma = w.map(BUF, 256, Bidirectional);
+        for at in changed {
+            w.cpu_write(BUF + at, &[1]);
+        }
+        w.read(Iova(dma.0 + 64), 64);
+        w.for_cpu(dma, 256, Bidirectional);
+        assert_eq!(w.cpu_read(BUF + changed[0], 1), [0]);
+        w.bad()
+    };
+    assert_eq!(world(&[70]), ["DV201e"]);
+    assert_eq!(world(&[70, 200]), ["DV201e", "DV203e"], "the other line was not used");
+    assert_eq!(world(&[200]), ["DV203e"]);
+}
