@@ -149,7 +149,7 @@ impl Model {
         }
         for (i, (page, at)) in cuts.iter().flat_map(|c| (c.from..c.to).map(|at| (c.page, at))).enumerate() {
             let b = &mut self.pages[page][at];
-            (b.device, b.written, b.awaited) = (data[i], true, false);
+            (b.device, b.written, b.awaited, b.own) = (data[i], true, false, false);
         }
     }
 
@@ -203,7 +203,8 @@ impl Model {
         // A word that begins in what the CPU has and runs into what it has not is a copy by words.
         let counts = inside && written.first().is_some_and(|first| *first == from || len > 8);
         if !counts {
-            if self.maps[m].writable() && owned && inside {
+            let own = (from..to).all(|byte| self.pages[page][byte].own);
+            if self.maps[m].writable() && owned && inside && !own {
                 self.report(Code::DV204, Severity::Warning, m, site, Some((at(from), at(to))));
                 self.maps[m].note(What::CpuRead, at(from), at(to), site, self.seq, false);
             } else if let Some(first) = self.short_transfer(page, from, to) {
@@ -312,6 +313,7 @@ impl Model {
                 let range = (p.offset + (from - p.from), p.offset + (to - p.from));
                 self.maps[m].note(What::CpuWrite, range.0, range.1, site, self.seq, false);
                 if self.maps[m].writable() {
+                    (from..to).for_each(|at| self.pages[page][at].own = true);
                     self.remember(Write { mapping: m, page, from, to, site, overtaken: false, discarded: false });
                 }
             }

@@ -419,6 +419,7 @@ impl Model {
     fn forget_writes(&mut self, m: usize, from: usize, to: usize) -> Vec<(Write, (usize, usize))> {
         let mut gone = Vec::new();
         for cut in self.maps[m].cuts(from, to) {
+            (cut.from..cut.to).for_each(|at| self.pages[cut.page][at].own = false);
             self.judge.writes.retain(|w| {
                 let hit = w.mapping == m && w.page == cut.page && w.from < cut.to && cut.from < w.to;
                 if hit {

@@ -26,6 +26,8 @@ pub(crate) struct Byte {
     pub(crate) written: bool,
     /// Given to the CPU although the device had not written it in the transfer.
     pub(crate) awaited: bool,
+    /// The CPU was seen to write it while a device owned it; no hand-over and no write of a device came since.
+    pub(crate) own: bool,
     /// The CPU was given it and nothing invalidated it since (`mips`, `worst`).
     pub(crate) held: bool,
     /// It comes back as poison unless a side writes it (`worst`).
