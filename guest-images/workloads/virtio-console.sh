@@ -14,8 +14,9 @@ fail() {
 seq 1 2000 | head -c 4096 > /tmp/console-sent
 
 talk() {
-	# Without this the terminal would send back what comes, and the other end again.
-	stty -F "/dev/$name" raw -echo || fail "cannot be set up"
+	# Without this the terminal would send back what comes, and the other end again. It is kept open: the last close undoes it.
+	exec 3<> "/dev/$name"
+	stty raw -echo <&3 || fail "cannot be set up"
 	head -c 4096 "/dev/$name" > /tmp/console-back &
 	reader=$!
 	cat /tmp/console-sent > "/dev/$name" || fail "write"
@@ -26,6 +27,7 @@ talk() {
 	done
 	kill $reader 2>/dev/null
 	wait $reader 2>/dev/null
+	exec 3>&-
 	cmp /tmp/console-sent /tmp/console-back || fail "what came back is not what was sent"
 }
 
