@@ -200,8 +200,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
 /// A machine and what happens on it.
 pub(crate) fn history(longest: usize) -> impl Strategy<Value = (Setup, Vec<Op>)> {
     let machine = prop_oneof![
-        4 => Just((Profile::Arm64, Edges::Isolate)),
-        3 => (prop::sample::select(Profile::ALL.to_vec()), prop::sample::select(Edges::ALL.to_vec())),
+        3 => Just((Profile::Arm64, Edges::Isolate)),
+        4 => (prop::sample::select(Profile::ALL.to_vec()), prop::sample::select(Edges::ALL.to_vec())),
     ];
     let cache = prop_oneof![2 => Just(Cache::Quiet), 1 => Just(Cache::Evict), 1 => Just(Cache::Prefetch)];
     let line = prop::sample::select(vec![64u32, 64, 32, 128]);
