@@ -54,7 +54,10 @@ impl Copies {
                 let beside = (from..to).filter(inside).all(|at| !changed(at));
                 let why = if never { Why::NeverHanded } else { Why::Overwritten { beside, evicted: true } };
                 let evidence = evidence(chunk, start, &scratch.cpu, &scratch.device);
-                found = Some(found.map_or(Hidden { start, end, evidence, why }, |all| Hidden { end, ..all }));
+                // They had a consequence, all of them that the line held.
+                page.watch.discard(from, to);
+                let by = if never { 0 } else { bit };
+                found = Some(found.map_or(Hidden { start, end, evidence, why, by }, |all| Hidden { end, by: all.by | by, ..all }));
             }
             page.write_back(&self.arena, slot, &scratch.cpu, from, to);
         }
@@ -83,7 +86,8 @@ impl Copies {
         }
         let Some(page) = self.pages.get_mut(slot as usize) else { return };
         let scratch = &mut *self.scratch;
-        if (from..to).any(|at| !page.fresh.get(at) && !scratch.written.get(at)) {
+        // What was never handed over may be dirty in the cache still, whatever the device wrote over it.
+        if !page.fresh.all(from, to) {
             return;
         }
         (scratch.changed, scratch.moved) = (Bits::EMPTY, Bits::EMPTY);

@@ -35,6 +35,8 @@ pub(crate) struct Hidden {
     /// Both sides before.
     pub(crate) evidence: Evidence,
     pub(crate) why: Why,
+    /// The lines in which the CPU's writes are the cause.
+    pub(crate) by: u128,
 }
 
 /// Writes of the CPU beside a mapping that went with a line of it: the first such byte in the page, and one past the last.
@@ -65,6 +67,8 @@ struct Tally {
     back: Bits,
     edge_dirty: u128,
     stuck: u128,
+    /// Lines in which a write of the CPU hid what the device wrote.
+    by: u128,
     why: Option<Why>,
 }
 
@@ -121,6 +125,7 @@ impl Copies {
             back: Bits::EMPTY,
             edge_dirty: 0,
             stuck: 0,
+            by: 0,
             why: None,
         };
         let mut poisoned = Bits::EMPTY;
@@ -151,6 +156,9 @@ impl Copies {
                     tally.hidden.set(at, at + 1);
                     tally.stuck |= bit;
                     let overwritten = matches!(fate, Fate::WrittenBack | Fate::Kept) || dirty;
+                    if overwritten {
+                        tally.by |= bit;
+                    }
                     tally.why.get_or_insert(if overwritten {
                         Why::Overwritten { beside: wrote_beside_only, evicted: false }
                     } else {
@@ -182,7 +190,13 @@ impl Copies {
                 }
             }
         }
-        page.watch.discard(&tally.lost);
+        for (from, to) in tally.lost.runs() {
+            page.watch.discard(from, to);
+        }
+        // A write that hid what the device wrote in its line had a consequence, too.
+        for at in (0..PAGE / line).filter(|at| tally.by >> at & 1 != 0) {
+            page.watch.discard(at * line, (at + 1) * line);
+        }
         for at in (0..PAGE / line).filter(|at| stale >> at & 1 != 0) {
             // What the device was already found to have used stale is not found a second time.
             tally.lost.clear(at * line, (at + 1) * line);
@@ -198,7 +212,7 @@ impl Copies {
         }
         result.beside = tally.beside.hull();
         if let (Some((start, end)), Some(why)) = (tally.hidden.hull(), tally.why) {
-            result.hidden = Some(Hidden { start, end, evidence: evidence(chunk, start, &scratch.cpu, &scratch.device), why });
+            result.hidden = Some(Hidden { start, end, evidence: evidence(chunk, start, &scratch.cpu, &scratch.device), why, by: tally.by });
         }
         result.moved = scratch.changed.count(first, last);
         if result.moved != 0 {

@@ -111,7 +111,7 @@ impl Copies {
             }
             // What the device was already found to have used stale is not found a second time.
             if !page.watch.writes.is_empty() {
-                page.watch.discard(&lost);
+                lost.runs().for_each(|(from, to)| page.watch.discard(from, to));
             }
             if stale != 0 {
                 for at in (0..PAGE / line).filter(|at| stale >> at & 1 != 0) {

@@ -26,7 +26,7 @@ pub(crate) struct CpuWrite {
     pub(crate) access: AccessInfo,
     /// The device wrote a line of it afterwards.
     pub(crate) overtaken: bool,
-    /// A hand-over to the CPU discarded some of it.
+    /// A hand-over to the CPU discarded some of it, or the device's bytes in its line were lost for it.
     pub(crate) discarded: bool,
 }
 
@@ -59,10 +59,10 @@ impl PageWatch {
         writes.min_by_key(|(byte, _)| *byte).map(|(_, write)| *write)
     }
 
-    /// Those bytes of the CPU are discarded.
-    pub(super) fn discard(&mut self, bytes: &Bits) {
+    /// Something came of the writes of the CPU to any of `from..to`.
+    pub(super) fn discard(&mut self, from: usize, to: usize) {
         for write in &mut self.writes {
-            write.discarded |= bytes.any(write.start, write.end);
+            write.discarded |= write.start < to && from < write.end;
         }
     }
 }
@@ -310,10 +310,10 @@ impl Copies {
         own.is_some_and(|own| own.all(start, end))
     }
 
-    /// The first remembered write through any mapping to bytes of `start..end`.
-    pub(crate) fn remembered(&self, page: u64, start: usize, end: usize) -> Option<CpuWrite> {
+    /// The first remembered write through any mapping to one of `lines`.
+    pub(crate) fn remembered(&self, page: u64, lines: u128) -> Option<CpuWrite> {
         let record = self.slot(page).and_then(|slot| self.pages.get(slot as usize))?;
-        record.watch.writes.iter().find(|w| w.start < end && start < w.end).copied()
+        record.watch.writes.iter().find(|w| self.lines(w.start, w.end) & lines != 0).copied()
     }
 
     /// Forgets the writes to the lines of a chunk that `mapping` knew of, and returns those that `keep` names.

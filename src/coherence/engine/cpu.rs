@@ -292,18 +292,17 @@ impl Engine {
         });
     }
 
-    /// A hand-over to the CPU, or the end of the mapping: nothing came of the writes of a range that were not discarded, and are not
-    /// among those that `hide` what the device wrote.
-    pub(super) fn settle_writes_taken(&mut self, device: u32, id: u32, range: ByteRange, hide: Option<ByteRange>) {
+    /// A hand-over to the CPU, or the end of the mapping: nothing came of the writes of a range that were not discarded and hid nothing the
+    /// device wrote.
+    pub(super) fn settle_writes_taken(&mut self, device: u32, id: u32, range: ByteRange) {
         self.settle_writes(device, id, range, |write, mapping, bytes| {
-            let hides = hide.is_some_and(|hide| hide.overlaps(bytes));
-            (!(write.discarded || hides)).then(|| rules::cpu::idle_write(mapping, write, bytes))
+            (!write.discarded).then(|| rules::cpu::idle_write(mapping, write, bytes))
         });
     }
 
     /// The mapping ends without a hand-over: nothing came of what is remembered still.
     pub(super) fn settle_writes_ended(&mut self, device: u32, id: u32) {
-        self.settle_writes_taken(device, id, ByteRange { start: 0, end: u64::MAX }, None);
+        self.settle_writes_taken(device, id, ByteRange { start: 0, end: u64::MAX });
     }
 
     /// The mapping is dropped: what became of the writes through it nobody will know.

@@ -65,9 +65,7 @@ impl Engine {
                 (if evicted { verdict.made_visible_by(cache) } else { verdict }, (site, what))
             }
             Why::Overwritten { evicted, .. } => {
-                let line = u64::from(self.config.line_size);
-                let (first, last) = (hidden.start.saturating_sub(crate::bits::index(line)), hidden.end + crate::bits::index(line));
-                let write = self.copies.remembered(chunk.page, first, last);
+                let write = self.copies.remembered(chunk.page, hidden.by);
                 let verdict = rules::ownership::overwritten(mapping, bytes, what, evicted);
                 let verdict = if evicted { verdict.made_visible_by(cache) } else { verdict };
                 match write {

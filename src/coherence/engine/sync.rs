@@ -117,8 +117,9 @@ impl Engine {
             self.settle_held(id, range, call.for_cpu, what, site);
             if !call.for_cpu {
                 self.close_for_device(id, range);
-                self.settle_writes_given(device, id, range, what, site);
+                // First: a write that cost the device its line is told of once, as that.
                 self.evict(device, id, site, what, range);
+                self.settle_writes_given(device, id, range, what, site);
                 // A copy into a bounce buffer leaves nothing to look at.
                 let bounces = self.config.profile.bounces();
                 if writable && bounces {
@@ -132,6 +133,7 @@ impl Engine {
                 self.evict(device, id, site, what, range);
                 self.take(device, id, site, what, range, true);
             } else {
+                self.evict(device, id, site, what, range);
                 let Some(mapping) = self.mappings.get(id) else { return };
                 let mut took = false;
                 for chunk in chunks(&mapping.segments, range) {

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::call::UnmapCall;
 use crate::catalogue::Code;
 use crate::chunk::{Chunk, chunks};
-use crate::copies::{CpuWrite, Hidden, Lost, Why};
+use crate::copies::{CpuWrite, Hidden, Lost};
 use crate::finding::{ByteRange, Severity};
 use crate::history::Event;
 use crate::ids::{Attrs, Direction, Family, PageKind, SiteId};
@@ -151,10 +151,6 @@ impl Engine {
         // There the for_cpu is the offence, not the write.
         let seen = write.filter(|_| never.is_none() && lost.as_ref().is_some_and(|(_, lost)| !lost.cpu_owned));
         let offence = seen.map_or((site, what), |write: CpuWrite| (write.site, "CPU write"));
-        let lines = u64::from(self.config.line_size);
-        // A write that hid what the device wrote in its line had a consequence, too.
-        let hides = hidden.as_ref().filter(|(_, hidden, _)| matches!(hidden.why, Why::Overwritten { .. }));
-        let hides = hides.map(|(bytes, ..)| ByteRange { start: bytes.start.saturating_sub(lines), end: bytes.end + lines });
         let lost_nothing = lost.is_none();
         let verdict = match (never, lost) {
             (Some(range), _) => Some((rules::ownership::never_handed_over(range), None)),
@@ -176,7 +172,7 @@ impl Engine {
         if let Some((chunk, bytes)) = beside {
             self.lost_beside(device, id, site, what, &chunk, bytes);
         }
-        self.settle_writes_taken(device, id, range, hides);
+        self.settle_writes_taken(device, id, range);
         if sync && took {
             self.clean_lap(id);
         }

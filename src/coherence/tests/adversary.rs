@@ -1,6 +1,7 @@
 //! The cache on its own.
 
 use super::fixture::*;
+use super::watched::*;
 use crate::*;
 
 fn with(profile: Profile, cache: Cache, seed: u64) -> World {
@@ -120,4 +121,63 @@ fn random_is_the_same_with_the_same_seed_and_differs_with_another() {
     let evicted = data.chunks(64).filter(|line| line[63] == 0).count();
     assert!((8..56).contains(&evicted), "{evicted} of 64");
     assert_eq!(found, 64, "lost on the one side or on the other");
+}
+
+#[test]
+fn a_line_with_a_byte_that_was_never_handed_over_is_not_fetched() {
+    for (from, fetched) in [(0, true), (1, false)] {
+        let w = with(Profile::Arm64, Cache::Prefetch, 0);
+        let dma = w.alloc_pages(BUF, PAGE, FromDevice);
+        w.for_device(Iova(dma.0 + from), 64 - from, FromDevice);
+        w.write(dma, &[1; 64]);
+        assert_eq!(w.cpu_read(BUF, 128), [[if fetched { 1 } else { 0 }; 64], [0; 64]].concat(), "from byte {from}");
+    }
+}
+
+#[test]
+fn a_for_cpu_with_a_wrong_direction_is_a_hand_over_too() {
+    let w = with(Profile::Arm64, Cache::Evict, 0);
+    let dma = w.map(BUF, 128, Bidirectional);
+    w.cpu_write(BUF + 4, &[5; 4]);
+    w.write(dma, &[1; 128]);
+    w.for_cpu(dma, 128, ToDevice);
+    assert_eq!(w.read(dma, 128), [vec![0; 4], vec![5; 4], vec![0; 56], vec![1; 64]].concat());
+    assert_eq!(w.bad(), ["DV203e", "DV216e"]);
+    assert_eq!(w.finding(Code::DV203).range, Some(ByteRange { start: 0, end: 64 }));
+}
+
+fn watched() -> Watched {
+    play_on(Profile::Arm64, Edges::Isolate, Cache::Evict, 0);
+    Watched::with(|config| config.watch = WatchPolicy::All)
+}
+
+#[test]
+fn a_write_that_cost_the_device_its_line_is_told_of_once() {
+    let w = watched();
+    let dma = w.map(BUF, 128, Bidirectional);
+    w.access(BUF + 4, 4, Some(&[5; 4]), &DRIVER, 0x100, false);
+    w.write(dma, &[1; 64]);
+    w.for_device(dma, 128, Bidirectional);
+    assert_eq!(w.codes(), ["DV203e"]);
+    let f = w.finding(Code::DV203);
+    assert_eq!((f.offence.what.as_str(), f.range), ("CPU write", Some(ByteRange { start: 0, end: 64 })));
+}
+
+#[test]
+fn the_write_in_the_lost_line_is_named_and_not_one_in_the_line_beside_it() {
+    let w = watched();
+    let dma = w.map(BUF, 192, Bidirectional);
+    // The first line is dirty, but the device writes nothing there.
+    w.access(BUF + 60, 4, Some(&[5; 4]), &DRIVER, 0x100, false);
+    w.access(BUF + 68, 4, Some(&[6; 4]), &DRIVER, 0x200, false);
+    w.access(BUF + 80, 4, Some(&[7; 4]), &DRIVER, 0x300, false);
+    w.write(Iova(dma.0 + 64), &[1; 64]);
+    w.unmap(dma, 192, Bidirectional);
+    let summary = w.core.finish();
+    let mut found: Vec<_> =
+        summary.findings.iter().map(|f| (f.severity, summary.sites.frames(f.offence.site)[0].address, f.range)).collect();
+    found.sort_by_key(|f| f.1);
+    let range = |start, end| Some(ByteRange { start, end });
+    // The first write is dropped by the unmap, the line of the others was written back by then.
+    assert_eq!(found, [(Severity::Error, 0x100, range(60, 64)), (Severity::Error, 0x200, range(64, 128))]);
 }

@@ -130,6 +130,7 @@ impl Model {
             }
             return;
         }
+        let bounces = self.machine.bounces();
         if self.judge.watched {
             for cut in &cuts {
                 for line in self.lines_of(*cut) {
@@ -138,7 +139,8 @@ impl Model {
                     l.late |= !l.owned;
                     let size = self.line;
                     for w in self.judge.writes.iter_mut().filter(|w| w.page == cut.page) {
-                        w.overtaken |= w.from / size <= line && line <= (w.to - 1) / size;
+                        let over = w.from < cut.to && cut.from < w.to;
+                        w.overtaken |= if bounces { over } else { w.from / size <= line && line <= (w.to - 1) / size };
                     }
                 }
             }
@@ -151,6 +153,7 @@ impl Model {
             let b = &mut self.pages[page][at];
             (b.device, b.written, b.awaited, b.own) = (data[i], true, false, false);
         }
+        self.prefetch(m, from);
     }
 
     /// DV222: the device writes what was synced for the CPU and not given back.
@@ -216,6 +219,10 @@ impl Model {
         let range = (at(first), at(last));
         let line = self.maps[m].parts[cut.part].lines[first / self.line];
         let late = !line.owned && line.late;
+        // What a for_cpu did not bring was said there.
+        if !late && !line.owned && line.stuck {
+            return;
+        }
         let wrote = self.maps[m].log.iter().rev().find(|e| e.what == What::DeviceWrite && e.overlaps(range.0, range.1)).copied();
         if late && self.judge.devices[device].signal <= wrote.map_or(0, |e| e.seq) {
             return;
@@ -340,7 +347,9 @@ impl Model {
     fn beside(&mut self, m: usize, p: &Part, start: usize, end: usize, site: Site) {
         let owned = (start..end).any(|at| p.lines[at / self.line].owned);
         if self.maps[m].writable() && owned && self.maps[m].call.kind == PageKind::Other {
-            self.report(Code::DV303, Severity::Warning, m, site, None);
+            let severity = if self.machine.whole_lines { Severity::Error } else { Severity::Warning };
+            self.report(Code::DV303, severity, m, site, None);
+            self.maps[m].beside_seen = true;
         }
     }
 

@@ -99,7 +99,7 @@ impl Rig {
         let mut config = Config::for_ram(RAM);
         config.line_size = setup.line;
         config.pedantic = setup.pedantic;
-        (config.profile, config.edges) = (setup.profile, setup.edges);
+        (config.profile, config.edges, config.cache) = (setup.profile, setup.edges, setup.cache);
         config.sg_merge = setup.merge;
         config.watch = if setup.watch { WatchPolicy::All } else { WatchPolicy::Off };
         // A small space is set up fast.
@@ -115,10 +115,16 @@ impl Rig {
             core.view(device)
         });
         let devices = (0..DEVICES).map(|_| Device { master: true, bound: true, ..Device::default() }).collect();
-        let judge = Judge { devices, pedantic: setup.pedantic, watched: setup.watch, ..Judge::default() };
+        let judge = Judge {
+            rearm_is_error: setup.profile.machine().keeps_lines,
+            devices,
+            pedantic: setup.pedantic,
+            watched: setup.watch,
+            ..Judge::default()
+        };
         let pages = vec![vec![Byte::default(); PAGE]; PAGES];
         let machine = Machine { profile: setup.profile, whole_lines: setup.edges == Edges::Line };
-        let model = Model { line: setup.line as usize, machine, pages, maps: Vec::new(), judge, seq: 0 };
+        let model = Model { line: setup.line as usize, machine, cache: setup.cache, pages, maps: Vec::new(), judge, seq: 0 };
         let begun = Instant::now();
         Self {
             setup,
@@ -359,7 +365,7 @@ impl Rig {
                 differ("the CPU's copy", &bytes, &expected).map_err(|e| format!("page {page}: {e}"))?;
             }
             // On request coherent pages are closed for another reason.
-            if self.setup.watch && self.model.machine.plain() && !(self.setup.pedantic && self.solo[page]) {
+            if self.setup.watch && !(self.setup.pedantic && self.solo[page]) {
                 let (core, model) = (self.guard(page), self.model.guard(page));
                 if core != model && self.begun.elapsed() < SLOW {
                     return Err(format!("the guard of page {page} is {core:?}, not {model:?}"));
@@ -400,7 +406,7 @@ impl Rig {
         let model = self.model.judge.all();
         let only = |these: &[Found], those: &[Found]| -> Vec<Found> { these.iter().filter(|f| !those.contains(f)).cloned().collect() };
         let (more, less) = (only(&core, &model), only(&model, &core));
-        if (more.is_empty() && less.is_empty()) || !self.model.machine.plain() || self.begun.elapsed() > SLOW {
+        if (more.is_empty() && less.is_empty()) || self.begun.elapsed() > SLOW {
             return Ok(model);
         }
         let lines = |list: &[Found]| list.iter().map(|f| format!("  {f:?}\n")).collect::<String>();

@@ -5,13 +5,21 @@
 //! cover both lines the first event that names a line names line 0.
 
 use super::model::{Batch, Op, Setup, Slip};
-use crate::{Direction, Edges, Family, Profile};
+use crate::{Cache, Direction, Edges, Family, Profile};
 
 /// The page and the line size.
 const PAGE: usize = 2;
 const LINE: usize = 64;
-const SETUP: Setup =
-    Setup { line: 64, watch: true, pedantic: false, loops: false, merge: false, profile: Profile::Arm64, edges: Edges::Isolate };
+const SETUP: Setup = Setup {
+    line: 64,
+    watch: true,
+    pedantic: false,
+    loops: false,
+    merge: false,
+    profile: Profile::Arm64,
+    edges: Edges::Isolate,
+    cache: Cache::Quiet,
+};
 
 /// Events after the first map in the ordinary run; `DMAVET_MODEL_DEPTH` adds to it.
 fn depth(ordinary: usize) -> usize {

@@ -20,6 +20,7 @@ pub(crate) struct Setup {
     pub(crate) merge: bool,
     pub(crate) profile: Profile,
     pub(crate) edges: Edges,
+    pub(crate) cache: Cache,
 }
 
 /// What a call does wrong.
@@ -199,14 +200,16 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
 /// A machine and what happens on it.
 pub(crate) fn history(longest: usize) -> impl Strategy<Value = (Setup, Vec<Op>)> {
     let machine = prop_oneof![
-        4 => Just((Profile::Arm64, Edges::Isolate)),
-        3 => (prop::sample::select(Profile::ALL.to_vec()), prop::sample::select(Edges::ALL.to_vec())),
+        3 => Just((Profile::Arm64, Edges::Isolate)),
+        4 => (prop::sample::select(Profile::ALL.to_vec()), prop::sample::select(Edges::ALL.to_vec())),
     ];
-    let setup = (prop::sample::select(vec![64u32, 64, 32, 128]), any::<[bool; 4]>(), machine).prop_map(|(line, flags, machine)| {
+    let cache = prop_oneof![2 => Just(Cache::Quiet), 1 => Just(Cache::Evict), 1 => Just(Cache::Prefetch)];
+    let line = prop::sample::select(vec![64u32, 64, 32, 128]);
+    let setup = (line, any::<[bool; 4]>(), machine, cache).prop_map(|(line, flags, machine, cache)| {
         let [watch, pedantic, loops, merge] = flags;
         // There are no lines between a buffer and its bounce buffer.
-        let edges = if machine.0.bounces() { Edges::Isolate } else { machine.1 };
-        Setup { line, watch, pedantic, loops, merge, profile: machine.0, edges }
+        let (edges, cache) = if machine.0.bounces() { (Edges::Isolate, Cache::Quiet) } else { (machine.1, cache) };
+        Setup { line, watch, pedantic, loops, merge, profile: machine.0, edges, cache }
     });
     (setup, prop::collection::vec(op(), 1..longest))
 }

@@ -134,6 +134,7 @@ impl Model {
             handles: list,
             live: true,
             unmapped: 0,
+            beside_seen: false,
             log: Vec::new(),
             held: Vec::new(),
             peeked: false,
@@ -159,8 +160,8 @@ impl Model {
                 self.given(m, 0, offset);
             }
             match what {
-                What::Map => self.give(m, 0, offset, direction, true),
-                What::MapSkip if self.machine.bounces() => self.give(m, 0, offset, direction, true),
+                What::Map => drop(self.give(m, 0, offset, direction, true)),
+                What::MapSkip if self.machine.bounces() => drop(self.give(m, 0, offset, direction, true)),
                 _ => self.poison(m, what == What::MapSkip),
             }
         }
@@ -190,12 +191,15 @@ impl Model {
                 self.maps[m].held.retain(|h| h.waits != Waits::GiveBack);
             }
             self.release(m);
+            if !alloc && !skip {
+                self.evict(m, 0, size, site);
+            }
             if !alloc && !skip && writable {
                 self.take(m, site, 0, size, false);
             } else if writable {
                 self.lost_device_writes(m, 0, size, site);
             } else if !alloc && !skip && !self.machine.plain() {
-                self.take_by_machine(m, 0, size, Direction::ToDevice);
+                self.take_by_machine(m, 0, size, Direction::ToDevice, false);
             }
             self.settle(m, 0, size);
         }
@@ -235,7 +239,9 @@ impl Model {
             self.leak(m, Severity::Error);
             self.maps[m].held.retain(|h| h.waits != Waits::GiveBack);
             self.release(m);
-            self.judge.writes.retain(|w| w.mapping != m);
+            if self.maps[m].two_copies() {
+                self.forget_writes(m, 0, usize::MAX);
+            }
             self.leave(m);
         }
     }
@@ -270,17 +276,40 @@ impl Model {
         if self.judge.pedantic {
             self.judge_need(m, for_cpu, from, to, site);
         }
+        let size = self.maps[m].size;
+        let cuts_line = !from.is_multiple_of(self.line) || (to != size && !to.is_multiple_of(self.line));
+        let whole_lines = self.machine.whole_lines;
+        if (self.judge.pedantic || whole_lines) && self.maps[m].two_copies() && self.maps[m].writable() && cuts_line {
+            let severity = if whole_lines { Severity::Warning } else { Severity::Note };
+            self.report(Code::DV304, severity, m, site, Some((from, to)));
+        }
         if self.maps[m].two_copies() {
             self.settle_held(m, for_cpu, from, to);
             if !for_cpu {
                 self.given(m, from, to);
+                self.evict(m, from, to, site);
                 self.settle_given(m, from, to);
-                self.give(m, from, to, direction, false);
-                if self.maps[m].writable() {
+                let (writable, bounces) = (self.maps[m].writable(), self.machine.bounces());
+                if writable && bounces {
                     self.lost_device_writes(m, from, to, site);
                 }
-            } else if !self.machine.plain() {
-                self.take_by_machine(m, from, to, direction);
+                let (dropped, beside) = self.give(m, from, to, direction, false);
+                if let Some(range) = hull(&dropped) {
+                    self.report(Code::DV203, Severity::Note, m, site, Some(range));
+                }
+                if beside {
+                    self.conflict(m, site, None);
+                }
+                if writable && !bounces {
+                    self.lost_device_writes(m, from, to, site);
+                }
+                self.note_sync(m, for_cpu, from, to, site);
+                return;
+            }
+            self.evict(m, from, to, site);
+            if !self.machine.plain() && (wrong || matches!(direction, Direction::ToDevice | Direction::None)) {
+                let taken = self.take_by_machine(m, from, to, direction, true);
+                self.note_discards(m, &taken);
             } else if matches!(direction, Direction::ToDevice | Direction::None) {
                 self.take_nothing(m, from, to);
             } else if wrong {
@@ -289,11 +318,15 @@ impl Model {
                 self.take(m, site, from, to, true);
             }
         }
+        self.note_sync(m, for_cpu, from, to, site);
+    }
+
+    fn note_sync(&mut self, m: usize, for_cpu: bool, from: usize, to: usize, site: Site) {
         let what = if for_cpu { What::ForCpu } else { What::ForDevice };
         self.maps[m].note(what, from, to, site, self.seq, false);
     }
 
-    /// DV219, DV304, DV220.
+    /// DV219, DV220.
     fn judge_need(&mut self, m: usize, for_cpu: bool, from: usize, to: usize, site: Site) {
         let range = Some((from, to));
         let mapping = &self.maps[m];
@@ -304,7 +337,6 @@ impl Model {
         if !mapping.two_copies() {
             return;
         }
-        let cuts_line = !from.is_multiple_of(self.line) || (to != mapping.size && !to.is_multiple_of(self.line));
         let last = mapping.last_handover(from, to).filter(|e| e.from <= from && to <= e.to && e.site != site);
         let repeats = last.is_some_and(|e| match e.what {
             What::ForCpu => for_cpu,
@@ -316,9 +348,6 @@ impl Model {
             self.lines_of(cut).all(|line| has(mapping.parts[cut.part].lines[line]))
                 && self.pages[cut.page][cut.from..cut.to].iter().all(|b| b.fresh && !b.written && !b.dirty())
         });
-        if mapping.writable() && cuts_line {
-            self.report(Code::DV304, Severity::Note, m, site, range);
-        }
         if repeats && unchanged {
             self.report(Code::DV220, Severity::Note, m, site, range);
         }
@@ -328,10 +357,6 @@ impl Model {
     fn take(&mut self, m: usize, site: Site, from: usize, to: usize, sync: bool) {
         let call = self.maps[m].call.clone();
         let to = to.min(self.maps[m].size);
-        if !self.machine.plain() {
-            self.take_by_machine(m, from, to, call.direction);
-            return;
-        }
         if sync && self.judge.pedantic && self.judge.watched && call.direction == Direction::FromDevice {
             for cut in self.maps[m].cuts(from, to) {
                 for at in cut.from..cut.to {
@@ -342,7 +367,8 @@ impl Model {
                 }
             }
         }
-        let taken = self.take_back(m, from, to);
+        let plain = self.machine.plain();
+        let taken = if plain { self.take_back(m, from, to) } else { self.take_by_machine(m, from, to, call.direction, sync) };
         if taken.took {
             self.judge.devices[call.device].signal = self.seq;
         }
@@ -363,9 +389,12 @@ impl Model {
             found.kind = (code != Code::DV203).then_some(Code::DV203);
             self.judge.keep(found);
         }
-        for i in 0..self.judge.writes.len() {
-            let w = self.judge.writes[i];
-            self.judge.writes[i].discarded |= taken.lost.iter().chain(&taken.lost_known).any(|o| self.is_in(m, *o, &w));
+        self.note_discards(m, &taken);
+        if taken.lost.is_empty() {
+            self.hidden(m, site, &taken.hidden);
+        }
+        if taken.beside {
+            self.conflict(m, site, None);
         }
         self.settle(m, from, to);
         if sync && taken.took && !std::mem::take(&mut self.maps[m].peeked) {
@@ -374,7 +403,7 @@ impl Model {
     }
 
     /// Whether the byte at an offset of a mapping is one of those written.
-    fn is_in(&self, m: usize, offset: usize, w: &Write) -> bool {
+    pub(crate) fn is_in(&self, m: usize, offset: usize, w: &Write) -> bool {
         let hit = |c: &Cut| c.page == w.page && (w.from..w.to).contains(&c.from);
         self.maps[m].cuts(offset, offset + 1).first().is_some_and(hit)
     }
@@ -438,7 +467,9 @@ impl Model {
         for cut in self.maps[m].cuts(from, to) {
             for at in cut.from..cut.to {
                 let b = self.pages[cut.page][at];
-                if b.written && b.cpu != b.device {
+                let stuck = |o: &Mapping| o.parts.iter().any(|p| p.page == cut.page && p.lines[at / self.line].stuck);
+                // What a for_cpu could not bring was said there.
+                if b.written && b.cpu != b.device && !self.on_page(cut.page).iter().any(|o| stuck(&self.maps[*o])) {
                     bytes.push(cut.offset + (at - cut.from));
                 }
             }

@@ -1,4 +1,4 @@
-//! What the other machines do to the bytes: docs/profiles.md, byte by byte. Findings are compared where a machine acts as arm64.
+//! What the other machines do to the bytes: docs/profiles.md, byte by byte.
 
 use super::state::*;
 use crate::*;
@@ -38,7 +38,7 @@ impl Machine {
         self.profile == Swiotlb
     }
     /// What the CPU was given stays in its cache.
-    fn keeps(self) -> bool {
+    pub(crate) fn keeps(self) -> bool {
         matches!(self.profile, Mips | Worst)
     }
     /// A dirty line that an invalidation covers in part is written back first; else it is dropped.
@@ -65,19 +65,26 @@ impl Model {
         }
     }
 
-    /// map and for_device.
-    pub(crate) fn give(&mut self, m: usize, from: usize, to: usize, direction: Direction, at_map: bool) {
+    /// map and for_device. Says which bytes of the mapping the CPU had changed and lost, and whether there were such beside it.
+    pub(crate) fn give(&mut self, m: usize, from: usize, to: usize, direction: Direction, at_map: bool) -> (Vec<usize>, bool) {
+        let (mut dropped, mut beside) = (Vec::new(), false);
         if self.machine.plain() {
             self.hand_over(m, from, to);
-            return;
+            return (dropped, beside);
         }
         let profile = self.machine.profile;
         for cut in self.maps[m].cuts(from, to) {
+            let reach = self.reach(cut);
+            let copies = profile == Swiotlb && (at_map || direction != FromDevice);
             for line in self.lines_of(cut) {
+                let of_line = reach.start.max(line * self.line)..reach.end.min((line + 1) * self.line);
+                // What is copied over is not there to be taken any more.
+                let untaken = self.pages[cut.page][of_line].iter().any(|b| b.written) && (at_map || !copies);
                 let l = &mut self.maps[m].parts[cut.part].lines[line];
                 (l.owned, l.handed) = (true, true);
+                (l.wrong_sync, l.stale, l.late, l.stuck) = (false, false, false, false);
+                l.given_back |= untaken;
             }
-            let reach = self.reach(cut);
             match (profile, direction) {
                 (Swiotlb, FromDevice) if !at_map => self.pages[cut.page][reach].iter_mut().for_each(|b| b.base = b.cpu),
                 (Swiotlb, _) => {
@@ -89,11 +96,16 @@ impl Model {
                     for at in reach.clone() {
                         let line = at / self.line * self.line;
                         let whole = cut.from <= line && line + self.line <= cut.to;
-                        let dropped = whole || (self.machine.whole_lines && !self.machine.saves_edges());
+                        let drops = whole || (self.machine.whole_lines && !self.machine.saves_edges());
                         let b = &mut self.pages[cut.page][at];
                         b.doomed &= b.cpu == b.base;
-                        if dropped && b.fresh && b.dirty() {
+                        if drops && b.fresh && b.dirty() {
                             (b.cpu, b.base) = (b.device, b.device);
+                            if (cut.from..cut.to).contains(&at) {
+                                dropped.push(cut.offset + (at - cut.from));
+                            } else {
+                                beside = true;
+                            }
                         }
                     }
                     self.clean(cut.page, reach.clone());
@@ -108,6 +120,7 @@ impl Model {
                 self.doom(m, cut);
             }
         }
+        (dropped, beside)
     }
 
     /// `worst`: bytes of whole lines that nobody else has will come back as poison.
@@ -143,35 +156,55 @@ impl Model {
     }
 
     /// for_cpu and unmap, where the machine is another than arm64.
-    pub(crate) fn take_by_machine(&mut self, m: usize, from: usize, to: usize, direction: Direction) {
-        let profile = self.machine.profile;
-        for cut in self.maps[m].cuts(from, to) {
-            for line in self.lines_of(cut) {
-                self.maps[m].parts[cut.part].lines[line].owned = false;
-            }
+    pub(crate) fn take_by_machine(&mut self, m: usize, from: usize, to: usize, direction: Direction, sync: bool) -> Taken {
+        let mut taken = Taken::default();
+        let nothing = matches!(direction, ToDevice | Direction::None);
+        let cuts = self.maps[m].cuts(from, to);
+        for cut in &cuts {
+            taken.took |= !nothing && (cut.from..cut.to).any(|at| self.pages[cut.page][at].written);
+        }
+        for cut in cuts {
             let reach = self.reach(cut);
-            if matches!(direction, ToDevice | Direction::None) {
-                if profile == Parisc {
-                    self.clean(cut.page, reach.clone());
+            if !nothing {
+                self.take_lines(m, cut, direction, &mut taken);
+            } else if self.machine.profile == Parisc {
+                // A flush gives first.
+                self.give(m, cut.offset, cut.offset + (cut.to - cut.from), Bidirectional, false);
+                for line in self.lines_of(cut) {
+                    self.maps[m].parts[cut.part].lines[line].owned = false;
                 }
-            } else {
-                self.take_lines(cut, reach.clone(), direction);
+            } else if sync {
+                self.take_nothing(m, cut.offset, cut.offset + (cut.to - cut.from));
             }
             if self.machine.keeps() {
                 self.pages[cut.page][reach].iter_mut().for_each(|b| b.held = true);
             }
         }
+        taken
     }
 
-    fn take_lines(&mut self, cut: Cut, reach: std::ops::Range<usize>, direction: Direction) {
+    fn take_lines(&mut self, m: usize, cut: Cut, direction: Direction, taken: &mut Taken) {
         let keeps = self.machine.keeps();
-        for first in (reach.start / self.line * self.line..reach.end).step_by(self.line) {
+        let reach = self.reach(cut);
+        for line in self.lines_of(cut) {
+            let first = line * self.line;
             let bytes = first.max(reach.start)..(first + self.line).min(reach.end);
             let whole = cut.from <= first && first + self.line <= cut.to;
-            let dirty = self.pages[cut.page][bytes.clone()].iter().any(|b| b.fresh && b.dirty());
-            let fate = self.fate(direction, whole, dirty);
-            for b in &mut self.pages[cut.page][bytes] {
-                let dirty = b.fresh && b.dirty();
+            let before = self.maps[m].parts[cut.part].lines[line];
+            let inside = |at: &usize| (cut.from..cut.to).contains(at);
+            let dirty = |b: &Byte| b.fresh && b.dirty();
+            let page = &self.pages[cut.page];
+            let fate = {
+                let dirty = page[bytes.clone()].iter().any(dirty);
+                self.fate(direction, whole, dirty)
+            };
+            let beside = !bytes.clone().filter(inside).any(|at| dirty(&page[at]));
+            let (mut lost_here, mut left, mut stuck) = (false, false, false);
+            for at in bytes {
+                let here = inside(&at);
+                let offset = (cut.offset + at).saturating_sub(cut.from);
+                let b = &mut self.pages[cut.page][at];
+                let dirty = dirty(b);
                 let cached = match self.machine.profile {
                     Mips => b.held || dirty,
                     _ => keeps && b.held && !dirty,
@@ -181,15 +214,48 @@ impl Model {
                     Fate::Written | Fate::Exchanged => b.written,
                     Fate::WrittenBack | Fate::Kept => false,
                 };
-                if fate == Fate::WrittenBack || (fate == Fate::Exchanged && dirty && !b.written) {
+                let goes = fate == Fate::WrittenBack || (fate == Fate::Exchanged && dirty && !b.written);
+                let moves = comes && !cached;
+                if here && b.dirty() && !b.fresh && !before.stale {
+                    taken.never.push(offset);
+                }
+                if here && b.written && !moves && b.cpu != b.device {
+                    let overwritten = matches!(fate, Fate::WrittenBack | Fate::Kept) || dirty;
+                    let why = if overwritten { Why::Overwritten { beside } } else { Why::Stale { handed: before.handed } };
+                    taken.hidden.push(Hidden { page: cut.page, line, offset, why });
+                    stuck = true;
+                }
+                left |= here && dirty && !moves && !goes;
+                if goes {
                     (b.device, b.base, b.fresh, b.written, b.doomed) = (b.cpu, b.cpu, true, false, false);
-                } else if comes && !cached {
+                } else if moves {
                     if b.doomed && whole && !b.written && !dirty {
                         b.device = POISON;
+                    }
+                    if b.dirty() && b.cpu != b.device {
+                        if !here {
+                            taken.beside |= dirty;
+                        } else if before.stale {
+                            taken.lost_known.push(offset);
+                        } else {
+                            if taken.lost.is_empty() {
+                                (taken.cpu_owned, taken.unhanded) = (!before.owned, !b.fresh);
+                            }
+                            taken.lost.push(offset);
+                            lost_here = true;
+                        }
                     }
                     (b.cpu, b.base, b.fresh, b.written, b.doomed) = (b.device, b.device, true, false, false);
                 }
             }
+            let l = &mut self.maps[m].parts[cut.part].lines[line];
+            (l.owned, l.late, l.given_back, l.stuck) = (false, false, false, stuck);
+            l.taken |= taken.took;
+            l.offended |= lost_here;
+            if whole {
+                (l.stale, l.wrong_sync) = (false, false);
+            }
+            l.wrong_sync |= left && !before.stale;
         }
     }
 }

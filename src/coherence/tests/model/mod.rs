@@ -2,26 +2,27 @@
 //! after every event, on every byte a device reads, on the guards of the pages, and on the findings (code, kind, severity, device,
 //! place of the map, place of the offence, bytes of the mapping).
 //!
-//! `state` is the memory, byte by byte, `machine` what other machines than arm64 do to it; `judge`, `held` and `access` are the
-//! rules, `maps` those of map calls; `history` makes histories, `compare`, `calls` and `stray` play them on both.
+//! `state` is the memory, byte by byte, `machine` what other machines than arm64 do to it, `cache` what the cache does on its own;
+//! `judge`, `held`, `lines` and `access` are the rules, `maps` those of map calls; `history` makes histories, `compare`, `calls` and `stray` play them on both.
 //! `exhaustive` plays all short ones of a small machine, `long` as many random ones as one asks for.
 //!
 //! What is not modelled, and why:
 //! - DV110, DV111, DV112: about a map call's arguments alone; they move no byte and depend on no history.
 //! - DV106, DV117, DV404, DV405, DV503: need attributes, an allocator or a place in a function, which the histories have not.
 //! - Foreign pages, where only the place of an access decides.
-//! - DV303 in slab objects, DV901: the histories do nothing that is either.
-//! - Findings and guards of machines that do not act as arm64 does (all but riscv, and `--edges line`): their bytes are compared.
-//! - The cache on its own (`--cache`): a correct driver does not see it, which is what its own tests play.
+//! - DV303 seen when it happens in slab objects, DV901: the histories do nothing that is either.
+//! - `--cache random`: which number takes which opportunity is the core's own; `evict` and `prefetch` are played.
 //! - What the core forgets because its memory is bounded: a mapping with more than ten events is unmapped.
 
 mod access;
 mod batch;
+mod cache;
 mod calls;
 mod compare;
 mod held;
 mod history;
 mod judge;
+mod lines;
 mod machine;
 mod maps;
 mod regressions;

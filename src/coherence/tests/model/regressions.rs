@@ -3,10 +3,18 @@
 use super::history::{Op, Setup, Slip};
 use super::{Expect, played};
 use crate::Family::{self, Coherent, Pages, Sg, Single};
-use crate::{Edges, Profile};
+use crate::{Cache, Edges, Profile};
 
-const WATCHED: Setup =
-    Setup { line: 64, watch: true, pedantic: false, loops: false, merge: false, profile: Profile::Arm64, edges: Edges::Isolate };
+const WATCHED: Setup = Setup {
+    line: 64,
+    watch: true,
+    pedantic: false,
+    loops: false,
+    merge: false,
+    profile: Profile::Arm64,
+    edges: Edges::Isolate,
+    cache: Cache::Quiet,
+};
 const BLIND: Setup = Setup { watch: false, ..WATCHED };
 const PEDANTIC: Setup = Setup { pedantic: true, ..WATCHED };
 const BOTH: u8 = 0;

@@ -26,7 +26,7 @@ pub(crate) struct Byte {
     pub(crate) written: bool,
     /// Given to the CPU although the device had not written it in the transfer.
     pub(crate) awaited: bool,
-    /// The CPU was seen to write it while a device owned it; no hand-over and no write of a device came since.
+    /// The CPU was seen to write it while a device owned it; no hand-over, no end of a mapping of it and no write of a device came since.
     pub(crate) own: bool,
     /// The CPU was given it and nothing invalidated it since (`mips`, `worst`).
     pub(crate) held: bool,
@@ -64,6 +64,8 @@ pub(crate) struct Line {
     pub(crate) given_back: bool,
     /// The device wrote it while it was the CPU's.
     pub(crate) late: bool,
+    /// A for_cpu did not bring what the device wrote in it, and that was said there.
+    pub(crate) stuck: bool,
 }
 
 /// The bytes of one page that one entry of a mapping covers.
@@ -153,6 +155,8 @@ pub(crate) struct Mapping {
     pub(crate) live: bool,
     /// Where it was unmapped.
     pub(crate) unmapped: Site,
+    /// A write of the CPU beside it was seen.
+    pub(crate) beside_seen: bool,
     pub(crate) log: Vec<Entry>,
     pub(crate) held: Vec<super::held::Held>,
     /// The CPU read too early since the last for_cpu that took something.
@@ -229,16 +233,50 @@ pub(crate) struct Taken {
     pub(crate) unhanded: bool,
     /// The device had written some of the bytes.
     pub(crate) took: bool,
+    /// What the device wrote and the CPU does not get.
+    pub(crate) hidden: Vec<Hidden>,
+    /// The CPU's writes beside the mapping were discarded.
+    pub(crate) beside: bool,
+}
+
+/// Why the CPU does not get what the device wrote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Why {
+    /// The CPU wrote the line; beside the mapping only.
+    Overwritten { beside: bool },
+    /// The line was never handed over and went to memory of its own accord.
+    NeverHanded,
+    /// The line was in the cache still; it was handed over through the mapping.
+    Stale { handed: bool },
+}
+
+/// A byte the device wrote and the CPU does not get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hidden {
+    pub(crate) page: usize,
+    pub(crate) line: usize,
+    /// Offset in the mapping.
+    pub(crate) offset: usize,
+    pub(crate) why: Why,
 }
 
 /// The machine: pages, mappings, devices and what was found.
 pub(crate) struct Model {
     pub(crate) line: usize,
     pub(crate) machine: Machine,
+    pub(crate) cache: Cache,
     pub(crate) pages: Vec<Vec<Byte>>,
     pub(crate) maps: Vec<Mapping>,
     pub(crate) judge: Judge,
     pub(crate) seq: u64,
+}
+
+impl Hidden {
+    /// Whether that write of the CPU was in the line that went over it.
+    pub(crate) fn is_by(&self, w: &Write, line: usize) -> bool {
+        let lines = w.from / line..=(w.to - 1) / line;
+        w.page == self.page && !matches!(self.why, Why::Stale { .. }) && lines.contains(&self.line)
+    }
 }
 
 impl Model {
