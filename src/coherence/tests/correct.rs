@@ -209,7 +209,7 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: super::CASES / 8, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property(super::CASES / 8))]
 
     #[test]
     fn a_correct_driver_gets_its_data_on_every_machine(
@@ -268,7 +268,7 @@ struct Step {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: super::CASES / 4, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(property(super::CASES / 4))]
 
     #[test]
     fn guest_memory_outside_the_range_of_a_call_is_never_written(

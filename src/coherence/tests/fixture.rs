@@ -1,6 +1,8 @@
 //! The other side: a driver and its CPU.
 
 use crate::*;
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 use std::cell::Cell;
 use std::panic::Location;
 use std::sync::Arc;
@@ -222,4 +224,10 @@ pub(super) fn list(entries: &[(u64, u64)], direction: Direction) -> MapCall {
 
 pub(super) fn unmap(family: Family, iova: Iova, len: u64, direction: Direction) -> UnmapCall {
     UnmapCall { family, ranges: vec![(iova, len)], direction, attrs: Attrs::empty(), cpu_addr: 0 }
+}
+
+/// Settings of a property test: the same cases in every run, unless `PROPTEST_RNG_SEED` asks for others. `cargo xtask model` looks further.
+pub fn property(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+    ProptestConfig { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(asked.unwrap_or(1)), ..ProptestConfig::default() }
 }

@@ -49,7 +49,7 @@ fn cases() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(super::fixture::property(cases()))]
 
     #[test]
     fn core_and_model_agree((setup, history) in history(60)) {
