@@ -124,10 +124,11 @@ fn once(plan: Plan, config: WatchConfig, emulator: bool) -> Result<HammerReport,
     let told = core.stats().cpu_accesses;
     let ways = watch.map(|watch| watch.ways()).unwrap_or_default();
     let carried_out = ways.emulated + ways.stepped;
-    let ran = end == End::PowerOff && ways.overrun == 0;
+    // A lost update is one, whatever else went wrong.
+    let ran = end == End::PowerOff && (ways.overrun == 0 || counted != made);
     if end != End::PowerOff {
         failure = Some(describe(&end));
-    } else if ways.overrun != 0 {
+    } else if !ran {
         failure = Some(format!("{} single steps did not end after their instruction", ways.overrun));
     } else if made == 0 || (plan.changing && carried_out == 0) {
         failure = Some(format!("{made} increments were made, {carried_out} of them stopped"));
