@@ -72,7 +72,7 @@ pub enum LabEvent {
     Preparing(Step),
     /// The outer machine starts.
     Booting,
-    /// It did not come up, or (with several CPUs) hung or fell over, and is started once more.
+    /// It did not come up and is started once more.
     Rebooting,
     /// It is up; time since the start of QEMU.
     Booted(Duration),
@@ -90,6 +90,9 @@ pub enum LabEvent {
     /// A job ended, all its output was reported and its run directory is on the host.
     JobEnded(usize, LabResult),
 }
+
+/// How often the outer machine is started before it counts as not coming up.
+const TRIES: usize = 2;
 
 /// Settings of a lab run.
 #[derive(Debug)]
@@ -145,7 +148,7 @@ pub fn run(jobs: &[LabJob], options: &LabOptions<'_>, observer: &mut dyn FnMut(L
     let contents = pack::Contents { kernel: &kernel, busybox: &busybox, jobs, environment: &options.environment, marker: &marker };
     let archive = pack::pack(&contents)?;
     let program = outer::program(&options.outer.qemu, options.cache, &prepare)?;
-    let mut tries = 1..=options.outer.tries();
+    let mut tries = 1..=TRIES;
     loop {
         if options.cancel.load(Ordering::Relaxed) {
             return Err(LabError::Cancelled);
@@ -155,10 +158,8 @@ pub fn run(jobs: &[LabJob], options: &LabOptions<'_>, observer: &mut dyn FnMut(L
         let machine = qemu::Qemu::start(&program, options.outer.cpus, &kernel.vmlinux, &archive, options.memory_mb)?;
         let mut session = Session::new(machine, jobs, options, &marker)?;
         match session.run(observer) {
-            // Software emulation hangs in early boot now and then, and with several CPUs hangs or falls over at any time.
+            // Software emulation hangs in early boot now and then.
             Err(LabError::NoBoot { .. }) if !tries.is_empty() => {}
-            Err(LabError::Stuck { .. } | LabError::Died { .. } | LabError::Panic { .. }) if options.outer.cpus > 1 && !tries.is_empty() => {
-            }
             other => return other,
         }
     }

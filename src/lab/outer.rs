@@ -51,7 +51,7 @@ impl FromStr for Choice {
 pub struct Outer {
     /// Its QEMU.
     pub qemu: Choice,
-    /// Its CPUs. With more than one QEMU's software emulation hangs or falls over now and then; the lab then starts over.
+    /// Its CPUs, which take turns on one of the host's.
     pub cpus: u8,
 }
 
@@ -70,11 +70,6 @@ impl Outer {
             qemu: variable(QEMU_VARIABLE).and_then(|v| v.parse().ok()).unwrap_or_default(),
             cpus: variable(CPUS_VARIABLE).and_then(|v| v.parse().ok()).filter(|n| (1..=4).contains(n)).unwrap_or(1),
         }
-    }
-
-    /// How often the machine may fail to come up, hang or fall over before the lab gives up.
-    pub(super) fn tries(&self) -> usize {
-        if self.cpus == 1 { 2 } else { 4 }
     }
 }
 

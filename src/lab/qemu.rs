@@ -41,9 +41,11 @@ impl Qemu {
     pub(super) fn start(program: &Program, cpus: u8, kernel: &Path, archive: &File, memory_mb: u32) -> Result<Self, LabError> {
         let mut ours = Vec::new();
         let mut theirs: Vec<OwnedFd> = vec![archive.as_fd().try_clone_to_owned().map_err(LabError::Channel)?];
+        // With a thread for each of several CPUs QEMU loses interrupts, single steps and whole guests of the KVM in it; with one for all it does not.
+        let accelerator = if cpus > 1 { "tcg,thread=single" } else { "tcg" };
         let mut command = Command::new(&program.path);
         command
-            .args(["-accel", "tcg", "-cpu", program.cpu, "-smp", &cpus.to_string(), "-m"])
+            .args(["-accel", accelerator, "-cpu", program.cpu, "-smp", &cpus.to_string(), "-m"])
             .arg(memory_mb.to_string())
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"])

@@ -17,9 +17,6 @@ const TICK: Duration = Duration::from_millis(50);
 /// The outer machine says `alive` every two seconds; a machine busy with an inner guest on a loaded host may take much longer.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// The same for an outer machine with several CPUs, which is known to hang and is then started over.
-const SILENCE_SMP: Duration = Duration::from_secs(60);
-
 /// Lines of the console kept for error messages.
 const TAIL: usize = 25;
 
@@ -128,9 +125,8 @@ impl<'a> Session<'a> {
         {
             return Err(LabError::JobTimeout { job: self.results.len(), limit, console: self.console() });
         }
-        let silence = if self.options.outer.cpus > 1 { SILENCE_SMP } else { SILENCE };
-        if self.up && self.heard.elapsed() > silence {
-            return Err(LabError::Stuck { silence, job: self.running(), console: self.console() });
+        if self.up && self.heard.elapsed() > SILENCE {
+            return Err(LabError::Stuck { silence: SILENCE, job: self.running(), console: self.console() });
         }
         Ok(())
     }

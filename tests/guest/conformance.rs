@@ -41,8 +41,7 @@ fn on_this_machines_kvm() {
     }
 }
 
-/// Everything must work in the lab. One with several CPUs may lose machines with guests whose CPUs are stopped all the time; what ran must be
-/// right there, too, and the rest is said.
+/// Everything must work in the lab.
 fn everything(report: &Value) {
     assert!(report["not_native"].is_null() && report["no_single_step"].is_null(), "{report}");
     let (auto, step) = (right(report, "auto", None), right(report, "step", None));
@@ -54,10 +53,6 @@ fn everything(report: &Value) {
     for (cpus, how) in [(2, "emulated"), (4, "emulated"), (2, "stepped")] {
         let hammer = hammered(report, &format!("{cpus} CPUs, lock inc, {how}"));
         println!("{hammer}");
-        if how == "stepped" && hammer["host_cpus"] != 1 && hammer["ran"] == false {
-            continue;
-        }
-        assert_eq!(hammer["ran"], true, "{hammer}");
         assert_eq!(hammer["made"], hammer["counted"], "{hammer}");
         assert_eq!(hammer["made"], hammer["told"], "{hammer}");
     }

@@ -130,10 +130,6 @@ pub struct HammerReport {
     pub told: u64,
     /// Traps by what was done about them.
     pub ways: Counts,
-    /// A machine came to its end.
-    pub ran: bool,
-    /// How machines broke that the lab, not the watch, has to answer for.
-    pub broke: Vec<String>,
     /// What is wrong, if anything.
     pub failure: Option<String>,
 }
