@@ -13,6 +13,7 @@
 //! ```
 
 mod channel;
+mod clock;
 mod error;
 mod marker;
 mod outer;

@@ -14,6 +14,7 @@ use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, getppid};
 
 use super::LabError;
+use super::clock;
 use super::outer::Program;
 
 /// Kernel command line of the outer machine. Beyond quiet: nothing that only costs time in software emulation (mitigations, address
@@ -53,7 +54,9 @@ impl Qemu {
             .arg(kernel)
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{}", theirs.iter().map(AsRawFd::as_raw_fd).next().unwrap_or_default()))
-            .args(["-append", APPEND, "-device", "virtio-serial-pci,max_ports=8"]);
+            .arg("-append")
+            .arg(format!("{APPEND} tsc_early_khz={}", clock::tsc_khz()))
+            .args(["-device", "virtio-serial-pci,max_ports=8"]);
         for port in 1..=PORTS {
             let (host, guest) = UnixStream::pair().map_err(LabError::Channel)?;
             let guest = OwnedFd::from(guest);
