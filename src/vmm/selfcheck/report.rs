@@ -53,11 +53,21 @@ pub struct Counts {
     pub served: u64,
     /// Exceptions injected.
     pub injected: u64,
+    /// Steps made once more.
+    #[serde(default)]
+    pub repeated: u64,
 }
 
 impl From<Ways> for Counts {
     fn from(ways: Ways) -> Self {
-        Self { emulated: ways.emulated, stepped: ways.stepped, opened: ways.opened, served: ways.served, injected: ways.injected }
+        Self {
+            emulated: ways.emulated,
+            stepped: ways.stepped,
+            opened: ways.opened,
+            served: ways.served,
+            injected: ways.injected,
+            repeated: ways.repeated,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a step may take. In software emulation on a busy machine a step is some milliseconds.
-const STEP_LIMIT: Duration = Duration::from_millis(250);
+const STEP_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct State {

@@ -420,17 +420,31 @@ impl Trapper {
             Tally::one(&watch.tally.injected);
             return Ok(After::Enter);
         }
-        count(&mut self.tier2, prepared);
-        Tally::one(&watch.tally.stepped);
         self.stats.stops += 1;
-        Ok(match step::step(&watch, self.cpu, cpu, *manner, marked)? {
-            Stepped::Done => After::Enter,
+        let stepped = step::step(&watch, self.cpu, cpu, *manner, marked)?;
+        let began = match stepped {
+            Stepped::Done => true,
+            Stepped::Other(Reason::Fault | Reason::Emulation(_) | Reason::Interrupted) => false,
+            // The rest of it is the vCPU loop's.
+            Stepped::Other(_) => true,
+            Stepped::GaveUp => StoppedCpu::read(cpu.fd(), watch.synced)?.regs().rip != regs.rip,
+        };
+        if began {
+            count(&mut self.tier2, prepared);
+            Tally::one(&watch.tally.stepped);
+        } else {
+            Tally::one(&watch.tally.repeated);
+        }
+        Ok(match stepped {
+            Stepped::Done => {
+                self.gave_up = None;
+                After::Enter
+            }
             Stepped::Other(reason @ (Reason::Fault | Reason::Emulation(_))) => self.fruitless(&regs, reason),
             Stepped::Other(reason) => After::Exit(reason),
             Stepped::GaveUp => {
                 self.stats.watchdog += 1;
-                if StoppedCpu::read(cpu.fd(), watch.synced)?.regs().rip != regs.rip {
-                    Tally::one(&watch.tally.overrun);
+                if began {
                     watch.core.blind_spot("a single step of a CPU did not end after one instruction: what it did then is not known".into());
                 }
                 // Should it stop here again, the next attempt is not a step.

@@ -17,6 +17,8 @@ pub struct Ways {
     pub injected: u64,
     /// Steps that did not end after their instruction: what the CPU did until it was stopped is not known.
     pub overrun: u64,
+    /// Steps that ended before their instruction began: it is stopped at, and the core hears of its accesses, once more.
+    pub repeated: u64,
 }
 
 impl Ways {
@@ -36,6 +38,7 @@ impl Ways {
             served: self.served.saturating_sub(earlier.served),
             injected: self.injected.saturating_sub(earlier.injected),
             overrun: self.overrun.saturating_sub(earlier.overrun),
+            repeated: self.repeated.saturating_sub(earlier.repeated),
         }
     }
 }
@@ -55,6 +58,8 @@ pub struct Tally {
     pub injected: AtomicU64,
     /// See [`Ways`].
     pub overrun: AtomicU64,
+    /// See [`Ways`].
+    pub repeated: AtomicU64,
 }
 
 impl Tally {
@@ -73,6 +78,7 @@ impl Tally {
             served: get(&self.served),
             injected: get(&self.injected),
             overrun: get(&self.overrun),
+            repeated: get(&self.repeated),
         }
     }
 }
