@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Longest time the self-check may take in the lab.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Runs the self-check and prints what it found.
 ///
