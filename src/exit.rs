@@ -23,13 +23,15 @@ pub enum Exit {
     CannotRun = 6,
     /// A defect of dmavet itself.
     Internal = 7,
+    /// `git bisect run` is to skip this revision: with `--bisect`, in place of the codes from 2 to 7.
+    Skip = 125,
     /// Interrupted from the keyboard or by SIGTERM (128 + SIGINT, as shells report it).
     Interrupted = 130,
 }
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Clean,
         Self::Findings,
         Self::Usage,
@@ -38,6 +40,7 @@ impl Exit {
         Self::Timeout,
         Self::CannotRun,
         Self::Internal,
+        Self::Skip,
         Self::Interrupted,
     ];
 
@@ -53,6 +56,15 @@ impl Exit {
         Self::ALL.into_iter().find(|e| i32::from(e.code()) == code)
     }
 
+    /// The code for `git bisect run` (git-bisect(1)): 0 is good, 1 is bad, 125 cannot be tested, 128 and more stop it.
+    #[must_use]
+    pub const fn for_bisect(self) -> Self {
+        match self {
+            Self::Clean | Self::Findings | Self::Interrupted => self,
+            _ => Self::Skip,
+        }
+    }
+
     /// What the code means, in a few words.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
@@ -65,6 +77,7 @@ impl Exit {
             Self::Timeout => "timeout: boot, command or silence limit reached",
             Self::CannotRun => "cannot run here: KVM, QEMU, a package or space is missing",
             Self::Internal => "internal error of dmavet",
+            Self::Skip => "with --bisect: neither clean nor findings, git bisect is to skip this revision",
             Self::Interrupted => "interrupted (Ctrl-C)",
         }
     }
@@ -122,7 +135,9 @@ mod tests {
     #[test]
     fn the_table_is_the_documented_one() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|e| e.code()).collect();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 130]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 125, 130]);
+        let bisect: Vec<u8> = Exit::ALL.iter().map(|e| e.for_bisect().code()).collect();
+        assert_eq!(bisect, [0, 1, 125, 125, 125, 125, 125, 125, 125, 130]);
         assert_eq!(Exit::from_code(3), Some(Exit::Workload));
         assert_eq!(Exit::from_code(99), None);
         assert!(Exit::table().contains("  4  guest panic"));

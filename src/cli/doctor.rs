@@ -3,12 +3,20 @@
 use crate::cli::selfcheck::selfcheck;
 use crate::exit::{Exit, Failure};
 use crate::lab::Choice;
-use crate::report::Format;
 use crate::run::{Host, WatchBackend, host};
 use clap::Args;
 use dmavet_vmm::Backend;
 use std::env;
 use std::path::{Path, PathBuf};
+
+/// How the self-check tells what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DoctorFormat {
+    /// For people
+    Text,
+    /// For programs, form by form
+    Json,
+}
 
 /// Arguments of `dmavet doctor`.
 #[derive(Clone, Debug, Args)]
@@ -26,8 +34,8 @@ pub struct DoctorArgs {
     pub watch_backend: WatchBackend,
 
     /// How to print what was found
-    #[arg(long, value_enum, default_value_t = Format::Text, requires = "watch")]
-    pub format: Format,
+    #[arg(long, value_enum, default_value_t = DoctorFormat::Text, requires = "watch")]
+    pub format: DoctorFormat,
 
     /// QEMU of the lab: system, new (one that gives guests AVX, fetched if need be), or a path
     #[arg(long, value_name = "QEMU", requires = "watch")]

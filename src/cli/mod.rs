@@ -4,9 +4,11 @@ mod batch;
 mod demo;
 mod doctor;
 mod explain;
+mod generate;
 mod list;
 mod machine;
 mod replay;
+mod report;
 mod run;
 mod selfcheck;
 mod watch;
@@ -43,12 +45,18 @@ enum Command {
     Batch(batch::BatchArgs),
     /// Judge a recorded run again, without a guest
     Replay(replay::ReplayArgs),
+    /// Print the report of an earlier run, for people or in a format programs read
+    Report(report::ReportArgs),
     /// Print the rule behind a code: its source, an example of the bug, and the fix
     Explain(explain::ExplainArgs),
     /// Check whether this machine can run dmavet, and say what is missing
     Doctor(doctor::DoctorArgs),
     /// List devices, rules, machine profiles or the reference driver's variants
     List(list::ListArgs),
+    /// Print completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write the manual pages
+    Man(generate::ManArgs),
     /// Execute prepared runs on this machine's KVM (used inside the lab)
     #[command(hide = true)]
     Execute(run::ExecuteArgs),
@@ -63,12 +71,19 @@ pub fn main() -> Result<Exit, Failure> {
     let cache = cli.cache_dir.as_deref();
     match cli.command {
         Command::Demo(args) => demo::demo(&args, cache),
+        Command::Run(args) if args.bisect => match run::run(&args, cache) {
+            Ok(exit) => Ok(exit.for_bisect()),
+            Err(failure) => Err(Failure { exit: failure.exit.for_bisect(), ..failure }),
+        },
         Command::Run(args) => run::run(&args, cache),
         Command::Batch(args) => batch::batch(&args, cache),
         Command::Replay(args) => replay::replay(&args),
+        Command::Report(args) => report::report(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Doctor(args) => doctor::doctor(&args, cache),
         Command::List(args) => list::list(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
         Command::Execute(args) => run::execute(&args),
     }
 }

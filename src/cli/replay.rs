@@ -27,7 +27,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub pedantic: bool,
 
-    /// What to print on standard output: the report for people, or what findings.json holds
+    /// What to print on standard output: the report for people, or one for programs
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }

@@ -101,9 +101,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 
-    /// What to print on standard output: the report for people, or findings.json
+    /// What to print on standard output: the report for people, or one for programs (the workload's output is not shown then)
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+
+    /// Exit with 125 in place of 2 to 7, as `git bisect run` wants it of a revision that cannot be judged
+    #[arg(long)]
+    pub bisect: bool,
 
     /// Keep a trace in the run directory, to be judged again without a guest (dmavet replay)
     #[arg(long)]
@@ -159,7 +163,7 @@ pub(super) fn severity(text: &str) -> Result<Severity, String> {
 pub fn run(args: &RunArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
     let command: Vec<String> = std::env::args_os().map(|a: OsString| a.to_string_lossy().into_owned()).collect();
     let mut show = run::Show { quiet: args.quiet, console: args.verbose, workload: !args.quiet };
-    if args.format == Format::Json {
+    if args.format != Format::Text {
         // Standard output belongs to the machine format.
         show.workload = false;
     }

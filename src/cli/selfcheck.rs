@@ -1,9 +1,8 @@
 //! `dmavet doctor --watch`: the CPU watch's self-check, here or in the lab.
 
-use crate::cli::doctor::DoctorArgs;
+use crate::cli::doctor::{DoctorArgs, DoctorFormat};
 use crate::exit::{Exit, Failure};
 use crate::lab::{self, LabEvent, LabJob, LabOptions, Outer, Stream};
-use crate::report::Format;
 use crate::run::{Host, host};
 use dmavet_images::cache::Cache;
 use dmavet_vmm::selfcheck::{self, Counts, Report, Verdict};
@@ -27,8 +26,8 @@ pub fn selfcheck(args: &DoctorArgs, cache: Option<&Path>) -> Result<Exit, Failur
         }
     };
     match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?),
-        Format::Text => print!("{}", text(&report, args.host == Host::Lab)),
+        DoctorFormat::Json => println!("{}", serde_json::to_string_pretty(&report).map_err(|e| Failure::internal(e.to_string()))?),
+        DoctorFormat::Text => print!("{}", text(&report, args.host == Host::Lab)),
     }
     match report.failures().len() {
         0 => Ok(Exit::Clean),

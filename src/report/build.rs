@@ -54,7 +54,7 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
     let verdict = judge(&facts(plan, summary, told, &modules, &findings), &plan.policy);
     let failed = told.workload != Some(0);
     Ok(Report {
-        format: "dmavet-findings".into(),
+        format: Report::FORMAT.into(),
         version: Report::VERSION,
         verdict,
         run: run_info(plan, summary),

@@ -4,7 +4,11 @@
 //! guest addresses) is kept apart in members named `volatile`; all else is the same in both.
 
 pub mod build;
+pub mod cases;
 pub mod coverage;
+pub mod junit;
+pub mod ktap;
+pub mod sarif;
 pub mod symbols;
 pub mod text;
 pub mod watch;
@@ -12,10 +16,13 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+use crate::exit::Failure;
 use crate::run::Verdict;
 use coverage::ModuleCoverage;
 use dmavet_coherence::Severity;
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::Path;
 use symbols::SourceFrame;
 use watch::{RunWatch, WatchReport};
 
@@ -26,6 +33,12 @@ pub enum Format {
     Text,
     /// The contents of findings.json
     Json,
+    /// JUnit XML: a test case for each finding
+    Junit,
+    /// SARIF 2.1.0, for code-scanning pages
+    Sarif,
+    /// KTAP, the kernel's own test protocol
+    Ktap,
 }
 
 /// Everything a run has to say.
@@ -51,10 +64,38 @@ pub struct Report {
 }
 
 impl Report {
+    /// What `format` holds.
+    pub const FORMAT: &'static str = "dmavet-findings";
     /// The version this program writes.
-    pub const VERSION: u32 = 3;
+    pub const VERSION: u32 = 4;
     /// File name in the run directory.
     pub const FILE: &'static str = "findings.json";
+
+    /// Reads a `findings.json`.
+    ///
+    /// # Errors
+    /// When there is none at `path`, or it is damaged or of another version.
+    pub fn load(path: &Path) -> Result<Self, Failure> {
+        /// What is read first: another version may look different otherwise.
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+            version: u32,
+        }
+        let wrong = |what: String| Failure::usage(format!("{}: {what}", path.display()));
+        let bytes = std::fs::read(path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => wrong("there is no such file: is it the directory of a run that came to its end?".into()),
+            _ => wrong(e.to_string()),
+        })?;
+        let head: Head = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not the findings of a run: {e}")))?;
+        if head.format != Self::FORMAT {
+            return Err(wrong(format!("not the findings of a run: its format is {:?}", head.format)));
+        }
+        if head.version != Self::VERSION {
+            return Err(wrong(format!("version {}; this dmavet reads version {}", head.version, Self::VERSION)));
+        }
+        serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))
+    }
 }
 
 /// What was run.

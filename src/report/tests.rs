@@ -54,7 +54,7 @@ fn finding(operation: Operation) -> ReportFinding {
 
 fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
     Report {
-        format: "dmavet-findings".into(),
+        format: Report::FORMAT.into(),
         version: Report::VERSION,
         verdict: Verdict {
             result: Exit::Findings,
@@ -63,6 +63,7 @@ fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
             errors: 1,
             warnings: 0,
             notes: 0,
+            fail_on: Severity::Error,
             workload: Some(0),
         },
         run: RunInfo {
@@ -118,4 +119,110 @@ fn the_schema_knows_every_member() {
         let back: Report = serde_json::from_value(value).expect("a report reads back");
         assert_eq!(back.findings.len(), report.findings.len());
     }
+}
+
+/// A warning that fails nothing, an error that does, and one in a file below the root of the sources.
+fn several() -> Report {
+    let warning =
+        ReportFinding { severity: Severity::Warning, code: "DV217".into(), slug: "read-of-nothing".into(), ..finding(Operation::Read) };
+    let mut below = finding(Operation::Write);
+    for frame in below.offence.iter_mut().flat_map(|site| &mut site.frames) {
+        frame.file = "/src/a driver/poll.c".into();
+    }
+    report(vec![finding(Operation::Write), warning, below], None)
+}
+
+#[test]
+fn ci_servers_get_a_test_case_for_each_finding() {
+    let xml = junit::document(&several()).expect("XML");
+    let back = quick_junit::Report::deserialize_from_str(&xml).expect("a reader of JUnit takes it");
+    let suite = &back.test_suites[0];
+    assert_eq!((suite.name.as_str(), suite.tests, suite.failures, suite.errors), ("dmavet drv.ko", 5, 2, 0));
+    let names: Vec<&str> = suite.test_cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names[1], "DV203 cpu-write-device-owned in drv_len (poll.c:12)");
+    assert!(xml.contains("Write of size 4 at drv_poll+0x1a/0x80 [drv] by CPU 1"), "{xml}");
+
+    let mut broken = report(Vec::new(), None);
+    broken.verdict.result = Exit::Timeout;
+    let back = quick_junit::Report::deserialize_from_str(&junit::document(&broken).expect("XML")).expect("JUnit");
+    assert_eq!((back.test_suites[0].tests, back.test_suites[0].errors), (2, 2), "a run without a whole verdict has not passed");
+}
+
+/// The grammar of Documentation/dev-tools/ktap.rst: version, plan, results numbered from 1, subtests two columns further in and before
+/// their result; all else is a diagnostic line.
+fn ktap_results(lines: &mut std::iter::Peekable<std::str::Lines<'_>>, indent: &str) -> Vec<(bool, String)> {
+    let own = |line: &str| line.strip_prefix(indent).map(str::to_owned);
+    assert_eq!(lines.next().and_then(own).as_deref(), Some("KTAP version 1"));
+    while lines.peek().and_then(|line| own(line)).is_some_and(|line| line.starts_with("# ")) {
+        lines.next();
+    }
+    let plan = lines.next().and_then(own).expect("a plan");
+    let planned: usize = plan.strip_prefix("1..").and_then(|n| n.parse().ok()).expect("a plan");
+    let mut results = Vec::new();
+    while results.len() < planned {
+        let line = *lines.peek().expect("as many results as planned");
+        if line.strip_prefix(indent).is_some_and(|line| line.starts_with("  KTAP version 1")) {
+            let deeper = format!("{indent}  ");
+            results.extend(ktap_results(lines, &deeper).into_iter().take(0));
+            continue;
+        }
+        let line = lines.next().and_then(own).expect("a result");
+        if line.starts_with("# ") {
+            continue;
+        }
+        let (ok, rest) =
+            line.strip_prefix("ok ").map_or_else(|| (false, line.strip_prefix("not ok ").expect("a result")), |rest| (true, rest));
+        let (number, name) = rest.split_once(' ').expect("number and name");
+        assert_eq!(number.parse(), Ok(results.len() + 1));
+        assert!(!name.contains('#'), "{name}: what follows # is a directive");
+        results.push((ok, name.to_owned()));
+    }
+    results
+}
+
+#[test]
+fn kernel_developers_get_ktap() {
+    let text = ktap::document(&several());
+    let inner = text.split_once("1..1\n").expect("one test").1;
+    let mut lines = inner.lines().peekable();
+    let results = ktap_results(&mut lines, "  ");
+    assert_eq!(results.iter().map(|(ok, _)| *ok).collect::<Vec<_>>(), [true, false, true, false, true], "{text}");
+    assert_eq!(lines.collect::<Vec<_>>(), ["not ok 1 drv.ko"]);
+    assert_eq!(ktap_results(&mut text.lines().peekable(), ""), [(false, "drv.ko".to_owned())]);
+}
+
+#[test]
+fn code_scanning_pages_get_the_source_line() {
+    let log = sarif::document(&several(), Some(Path::new("/src")));
+    serde_json::from_value::<serde_sarif::sarif::Sarif>(log.clone()).expect("a reader of SARIF takes it");
+    let results = log["runs"][0]["results"].as_array().expect("results");
+    assert_eq!(results.iter().map(|r| r["level"].as_str()).collect::<Vec<_>>(), [Some("error"), Some("warning"), Some("error")]);
+    let place = |result: &serde_json::Value| result["locations"][0]["physicalLocation"].clone();
+    assert_eq!(place(&results[0])["artifactLocation"]["uri"], "drv/poll.c");
+    assert_eq!(place(&results[0])["region"]["startLine"], 12);
+    assert_eq!(place(&results[2])["artifactLocation"]["uri"], "a%20driver/poll.c", "relative to the root of the sources");
+    let rules = log["runs"][0]["tool"]["driver"]["rules"].as_array().expect("rules");
+    for result in results {
+        let index = usize::try_from(result["ruleIndex"].as_u64().expect("ruleIndex")).expect("small");
+        assert_eq!(rules[index]["id"], result["ruleId"]);
+    }
+    assert_eq!(results[0]["relatedLocations"][1]["message"]["text"], "Mapped");
+}
+
+#[test]
+fn only_reports_of_this_version_are_read() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join(Report::FILE);
+    let message = |path: &Path| Report::load(path).map(|_| ()).expect_err("it cannot be read").to_string();
+    assert!(message(&path).contains("there is no such file"));
+    for (text, what) in [
+        ("{", "not the findings of a run"),
+        (r#"{"format":"other","version":4}"#, "its format is \"other\""),
+        (r#"{"format":"dmavet-findings","version":99}"#, "version 99; this dmavet reads version"),
+    ] {
+        std::fs::write(&path, text).expect("write");
+        assert!(message(&path).contains(what), "{}", message(&path));
+    }
+    std::fs::write(&path, serde_json::to_vec(&several()).expect("JSON")).expect("write");
+    assert_eq!(Report::load(&path).expect("a report").findings.len(), 3);
 }

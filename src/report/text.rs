@@ -37,11 +37,25 @@ fn write_header(out: &mut String, run: &RunInfo) {
     );
 }
 
-fn write_finding(out: &mut String, finding: &ReportFinding) {
+/// What a finding is and where, on one line.
+#[must_use]
+pub fn title(finding: &ReportFinding) -> String {
     let place = finding.offence.as_ref().and_then(ReportSite::top).map(|f| format!(" in {}", short(f))).unwrap_or_default();
     let finer = finding.kind.as_ref().map(|k| format!(" ({k})")).unwrap_or_default();
+    format!("{}{finer} {}{place}", finding.code, finding.slug)
+}
+
+/// One finding.
+#[must_use]
+pub fn finding(finding: &ReportFinding) -> String {
+    let mut out = String::new();
+    write_finding(&mut out, finding);
+    out
+}
+
+fn write_finding(out: &mut String, finding: &ReportFinding) {
     let _ = writeln!(out, "{RULER}");
-    let _ = writeln!(out, "dmavet: {}: {}{finer} {}{place}", finding.severity.name(), finding.code, finding.slug);
+    let _ = writeln!(out, "dmavet: {}: {}", finding.severity.name(), title(finding));
     let _ = writeln!(out, "{}", finding.volatile.message);
     write_access(out, finding);
     let _ = writeln!(out, "\nDevice {} driver {}", finding.device, or_dash(&finding.driver));

@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::report::build::{self, Told};
-use crate::report::{Format, Report, text};
+use crate::report::{Format, Report, junit, ktap, sarif, text};
 use crate::run::host::Place;
 use crate::run::watcher::Watcher;
 use crate::run::{Plan, Stop, host, in_lab, record, rundir};
@@ -65,9 +65,7 @@ fn result_of(plan: &Plan) -> Result<RunResult, Failure> {
 }
 
 fn load_report(run_dir: &Path) -> Result<Report, Failure> {
-    let path = run_dir.join(Report::FILE);
-    let bytes = std::fs::read(&path).map_err(|e| Failure::internal(format!("cannot read {}: {e}", path.display())))?;
-    serde_json::from_slice(&bytes).map_err(|e| Failure::internal(format!("{}: {e}", path.display())))
+    Report::load(&run_dir.join(Report::FILE)).map_err(|e| Failure::internal(e.to_string()))
 }
 
 /// Prints the result of a run on standard output.
@@ -83,11 +81,23 @@ pub fn print_result(result: &RunResult, format: Format) -> Result<(), Failure> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn print_report(report: &Report, pedantic: bool, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Text => print!("{}", text::report(report, pedantic)),
-        Format::Json => println!("{}", serde_json::to_string_pretty(report).map_err(|e| Failure::internal(e.to_string()))?),
-    }
+    print!("{}", render(report, pedantic, format)?);
     Ok(())
+}
+
+/// A report in a format, with a newline at its end; `pedantic` with the notes, which only people want left out.
+///
+/// # Errors
+/// When it cannot be written so.
+pub fn render(report: &Report, pedantic: bool, format: Format) -> Result<String, Failure> {
+    let json = |result: serde_json::Result<String>| result.map(|text| text + "\n").map_err(|e| Failure::internal(e.to_string()));
+    match format {
+        Format::Text => Ok(text::report(report, pedantic)),
+        Format::Json => json(serde_json::to_string_pretty(report)),
+        Format::Junit => junit::document(report).map_err(|e| Failure::internal(e.to_string())),
+        Format::Sarif => json(serde_json::to_string_pretty(&sarif::document(report, std::env::current_dir().ok().as_deref()))),
+        Format::Ktap => Ok(ktap::document(report)),
+    }
 }
 
 /// Executes one plan on this machine's KVM and writes its run directory. The trace of a recorded run goes to `trace`, or there.

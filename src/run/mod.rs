@@ -10,7 +10,7 @@ mod rundir;
 mod verdict;
 mod watcher;
 
-pub use execute::{Show, execute_all, execute_here, print_report, print_result};
+pub use execute::{Show, execute_all, execute_here, print_report, print_result, render};
 pub use host::Host;
 pub use plan::{Limits, Plan, PlanMachine, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
 pub use prepare::prepare;

@@ -20,6 +20,8 @@ pub struct Verdict {
     pub warnings: usize,
     /// Notes.
     pub notes: usize,
+    /// The lowest severity that fails the run.
+    pub fail_on: Severity,
     /// The workload's own exit status, if it ended.
     pub workload: Option<i32>,
 }
@@ -86,6 +88,7 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Verdict {
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
         notes: count(Severity::Note),
+        fail_on: policy.fail_on,
         workload: facts.workload,
     }
 }
