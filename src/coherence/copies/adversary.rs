@@ -56,8 +56,8 @@ impl Copies {
                 let evidence = evidence(chunk, start, &scratch.cpu, &scratch.device);
                 // They had a consequence, all of them that the line held.
                 page.watch.discard(from, to);
-                let by = if never { 0 } else { bit };
-                found = Some(found.map_or(Hidden { start, end, evidence, why, by }, |all| Hidden { end, by: all.by | by, ..all }));
+                let write = if never { None } else { page.watch.first_write_in(from, to) };
+                found = Some(found.map_or(Hidden { start, end, evidence, why, write }, |all| Hidden { end, ..all.and(write) }));
             }
             page.write_back(&self.arena, slot, &scratch.cpu, from, to);
         }
