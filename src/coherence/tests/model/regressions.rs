@@ -201,3 +201,10 @@ fn of_two_entries_in_one_page_the_first_names_the_write() {
     let told: Vec<_> = found.iter().filter(|f| f.code == crate::Code::DV203).map(|f| (f.site / 8, f.range)).collect();
     assert_eq!(told, [(5, Some((0, 97)))]);
 }
+
+#[test]
+fn what_a_for_cpu_of_another_direction_discards_had_a_consequence() {
+    let maps = [map(Single, 2, 123, 3, BOTH), map_as(1, 2, 64, 64, 1, SLAB)];
+    let wrong = Op::Sync { which: 1, for_cpu: true, start: 0, len: 64, slip: Slip::Direction };
+    check(WATCHED, &[&maps[..], &[store(2, 64, 64, 7), wrong, unmap(false)]].concat(), &[("DV216", Some((0, 64)))]);
+}
