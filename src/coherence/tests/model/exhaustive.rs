@@ -19,6 +19,7 @@ const SETUP: Setup = Setup {
     profile: Profile::Arm64,
     edges: Edges::Isolate,
     cache: Cache::Quiet,
+    seed: 0,
 };
 
 /// Events after the first map in the ordinary run; `DMAVET_MODEL_DEPTH` adds to it.

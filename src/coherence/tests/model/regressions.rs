@@ -14,6 +14,7 @@ const WATCHED: Setup = Setup {
     profile: Profile::Arm64,
     edges: Edges::Isolate,
     cache: Cache::Quiet,
+    seed: 0,
 };
 const BLIND: Setup = Setup { watch: false, ..WATCHED };
 const PEDANTIC: Setup = Setup { pedantic: true, ..WATCHED };

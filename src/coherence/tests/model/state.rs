@@ -2,6 +2,7 @@
 //!
 //! Written from the table of operations (design, section 4), one byte after the other.
 
+use super::cache::Adversary;
 use super::judge::Judge;
 use super::machine::Machine;
 use crate::*;
@@ -264,7 +265,7 @@ pub(crate) struct Hidden {
 pub(crate) struct Model {
     pub(crate) line: usize,
     pub(crate) machine: Machine,
-    pub(crate) cache: Cache,
+    pub(crate) adversary: Adversary,
     pub(crate) pages: Vec<Vec<Byte>>,
     pub(crate) maps: Vec<Mapping>,
     pub(crate) judge: Judge,
