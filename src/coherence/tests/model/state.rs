@@ -448,7 +448,8 @@ impl Model {
             of.flat_map(|m| &m.parts).filter(|p| p.page == page).any(|p| p.lines.iter().any(|l| l.owned))
         };
         let waits = |m: &usize| self.maps[*m].held.iter().any(|h| h.looks_at(page));
-        if owned(true) || self.pages[page].iter().any(|b| b.written || b.awaited) || theirs.iter().any(waits) {
+        let expected = || self.pages[page].iter().fold(false, |any, b| any | b.written | b.awaited);
+        if owned(true) || expected() || theirs.iter().any(waits) {
             Guard::Closed
         } else if owned(false) {
             Guard::ReadOnly
