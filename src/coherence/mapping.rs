@@ -341,7 +341,8 @@ pub(crate) fn lay_out(call: &MapCall, merge: bool, segments: &mut Vec<Segment>) 
             || (merge
                 && joined_len.saturating_add(extent.len) <= u64::from(max_seg_size)
                 && !boundary.is_some_and(|b| next.is_multiple_of(b)));
-        let joined = !segments.is_empty() && page_end && in_page == 0 && fits;
+        // An entry without bytes has a page of its own: what is joined lies end to end.
+        let joined = !segments.is_empty() && page_end && in_page == 0 && fits && extent.len > 0;
         if !joined {
             joined_len = 0;
             if !segments.is_empty() {
@@ -361,7 +362,7 @@ pub(crate) fn lay_out(call: &MapCall, merge: bool, segments: &mut Vec<Segment>) 
         offset = offset.checked_add(extent.len)?;
         joined_len = joined_len.saturating_add(extent.len);
         next = next.checked_add(pages_of(in_page, extent.len) * PAGE_U64)?;
-        page_end = (in_page + extent.len).is_multiple_of(PAGE_U64);
+        page_end = extent.len > 0 && (in_page + extent.len).is_multiple_of(PAGE_U64);
         if offset > MAX_BYTES {
             return None;
         }

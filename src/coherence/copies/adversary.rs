@@ -56,8 +56,8 @@ impl Copies {
                 let evidence = evidence(chunk, start, &scratch.cpu, &scratch.device);
                 // They had a consequence, all of them that the line held.
                 page.watch.discard(from, to);
-                let by = if never { 0 } else { bit };
-                found = Some(found.map_or(Hidden { start, end, evidence, why, by }, |all| Hidden { end, by: all.by | by, ..all }));
+                let write = if never { None } else { page.watch.first_write_in(from, to) };
+                found = Some(found.map_or(Hidden { start, end, evidence, why, write }, |all| Hidden { end, ..all.and(write) }));
             }
             page.write_back(&self.arena, slot, &scratch.cpu, from, to);
         }
@@ -77,19 +77,19 @@ impl Copies {
         let Some(page) = self.pages.get_mut(slot as usize) else { return };
         let Some(r) = find_ref(&mut page.refs, mapping, chunk) else { return };
         let whole = r.start as usize <= from && to <= r.end as usize;
-        if r.owned & bit == 0 || !r.writable || !(whole || self.edges == Edges::Line) || !self.strikes(Cache::Prefetch) {
+        if r.owned & bit == 0 || !r.writable || !(whole || self.edges == Edges::Line) {
             return;
         }
-        self.read_both(slot, chunk.page, from, to);
-        if self.is_dirty(slot, from, to) {
-            return;
-        }
-        let Some(page) = self.pages.get_mut(slot as usize) else { return };
-        let scratch = &mut *self.scratch;
         // What was never handed over may be dirty in the cache still, whatever the device wrote over it.
         if !page.fresh.all(from, to) {
             return;
         }
+        self.read_both(slot, chunk.page, from, to);
+        if self.is_dirty(slot, from, to) || !self.strikes(Cache::Prefetch) {
+            return;
+        }
+        let Some(page) = self.pages.get_mut(slot as usize) else { return };
+        let scratch = &mut *self.scratch;
         (scratch.changed, scratch.moved) = (Bits::EMPTY, Bits::EMPTY);
         scratch.moved.set(from, to);
         for at in (from..to).filter(|at| byte(&scratch.cpu, *at) != byte(&scratch.device, *at)) {

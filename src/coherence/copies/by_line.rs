@@ -1,7 +1,7 @@
 //! From the device to the CPU, line by line: what other machines than arm64 do, and lines covered in part with `--edges line`.
 
 use super::to_cpu::{Lost, ToCpu, store};
-use super::{Copies, Evidence, POISON, evidence, find_ref};
+use super::{Copies, CpuWrite, Evidence, POISON, evidence, find_ref};
 use crate::bits::{Bits, PAGE, PageBytes};
 use crate::chunk::Chunk;
 use crate::profile::{Edge, Edges, Op};
@@ -35,8 +35,15 @@ pub(crate) struct Hidden {
     /// Both sides before.
     pub(crate) evidence: Evidence,
     pub(crate) why: Why,
-    /// The lines in which the CPU's writes are the cause.
-    pub(crate) by: u128,
+    /// Of the writes of the CPU that are the cause and were seen, the first in the first line that has one.
+    pub(crate) write: Option<CpuWrite>,
+}
+
+impl Hidden {
+    /// The same with bytes further on in the mapping, which that write hid.
+    pub(crate) fn and(self, write: Option<CpuWrite>) -> Self {
+        Self { write: self.write.or(write), ..self }
+    }
 }
 
 /// Writes of the CPU beside a mapping that went with a line of it: the first such byte in the page, and one past the last.
@@ -194,8 +201,10 @@ impl Copies {
             page.watch.discard(from, to);
         }
         // A write that hid what the device wrote in its line had a consequence, too.
+        let mut write = None;
         for at in (0..PAGE / line).filter(|at| tally.by >> at & 1 != 0) {
             page.watch.discard(at * line, (at + 1) * line);
+            write = write.or_else(|| page.watch.first_write_in(at * line, (at + 1) * line));
         }
         for at in (0..PAGE / line).filter(|at| stale >> at & 1 != 0) {
             // What the device was already found to have used stale is not found a second time.
@@ -212,7 +221,7 @@ impl Copies {
         }
         result.beside = tally.beside.hull();
         if let (Some((start, end)), Some(why)) = (tally.hidden.hull(), tally.why) {
-            result.hidden = Some(Hidden { start, end, evidence: evidence(chunk, start, &scratch.cpu, &scratch.device), why, by: tally.by });
+            result.hidden = Some(Hidden { start, end, evidence: evidence(chunk, start, &scratch.cpu, &scratch.device), why, write });
         }
         result.moved = scratch.changed.count(first, last);
         if result.moved != 0 {

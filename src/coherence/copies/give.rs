@@ -197,12 +197,12 @@ impl Copies {
         }
     }
 
-    /// Whether the adversary strikes this time.
+    /// Whether the adversary takes an opportunity; asked once for each, in the order docs/profiles.md gives.
     pub(super) fn strikes(&mut self, mode: Cache) -> bool {
         if self.cache != Cache::Random {
             return self.cache == mode;
         }
-        // SplitMix64: one number for each opportunity, so that the same history meets the same adversary.
+        // SplitMix64.
         self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.dice;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -59,6 +59,11 @@ impl PageWatch {
         writes.min_by_key(|(byte, _)| *byte).map(|(_, write)| *write)
     }
 
+    /// The first write through any mapping to one of `from..to`.
+    pub(super) fn first_write_in(&self, from: usize, to: usize) -> Option<CpuWrite> {
+        self.writes.iter().find(|w| w.start < to && from < w.end).copied()
+    }
+
     /// Something came of the writes of the CPU to any of `from..to`.
     pub(super) fn discard(&mut self, from: usize, to: usize) {
         for write in &mut self.writes {
@@ -308,12 +313,6 @@ impl Copies {
     pub(crate) fn is_own(&self, page: u64, start: usize, end: usize) -> bool {
         let own = self.slot(page).and_then(|slot| self.pages.get(slot as usize)).and_then(|record| record.watch.own.as_ref());
         own.is_some_and(|own| own.all(start, end))
-    }
-
-    /// The first remembered write through any mapping to one of `lines`.
-    pub(crate) fn remembered(&self, page: u64, lines: u128) -> Option<CpuWrite> {
-        let record = self.slot(page).and_then(|slot| self.pages.get(slot as usize))?;
-        record.watch.writes.iter().find(|w| self.lines(w.start, w.end) & lines != 0).copied()
     }
 
     /// Forgets the writes to the lines of a chunk that `mapping` knew of, and returns those that `keep` names.

@@ -18,15 +18,15 @@ impl Engine {
         }
         let Some(mapping) = self.mappings.get(id).filter(|m| m.device_writable()) else { return };
         let range = ByteRange { start: range.start, end: range.end.min(mapping.size) };
-        let mut found: Option<(ByteRange, Hidden, Chunk)> = None;
+        let mut found: Option<(ByteRange, Hidden)> = None;
         for chunk in chunks(&mapping.segments, range) {
             if let Some(here) = self.copies.evict(&chunk, id) {
                 let bytes = chunk.range(here.start, here.end);
-                found = Some(found.map_or((bytes, here, chunk), |(all, first, at)| (all.hull(bytes), first, at)));
+                found = Some(found.map_or((bytes, here), |(all, first)| (all.hull(bytes), first.and(here.write))));
             }
         }
-        if let Some((bytes, hidden, chunk)) = found {
-            self.hidden(device, id, (site, what), bytes, &hidden, &chunk);
+        if let Some((bytes, hidden)) = found {
+            self.hidden(device, id, (site, what), bytes, &hidden);
         }
     }
 
@@ -52,7 +52,7 @@ impl Engine {
     }
 
     /// Bytes the device wrote that the CPU does not get: whose fault that is.
-    pub(super) fn hidden(&mut self, device: u32, id: u32, (site, what): (SiteId, &str), bytes: ByteRange, hidden: &Hidden, chunk: &Chunk) {
+    pub(super) fn hidden(&mut self, device: u32, id: u32, (site, what): (SiteId, &str), bytes: ByteRange, hidden: &Hidden) {
         let Some(mapping) = self.mappings.get(id) else { return };
         let cache = if self.config.cache == Cache::Random { "random" } else { "evict" };
         let (verdict, place) = match hidden.why {
@@ -65,10 +65,9 @@ impl Engine {
                 (if evicted { verdict.made_visible_by(cache) } else { verdict }, (site, what))
             }
             Why::Overwritten { evicted, .. } => {
-                let write = self.copies.remembered(chunk.page, hidden.by);
                 let verdict = rules::ownership::overwritten(mapping, bytes, what, evicted);
                 let verdict = if evicted { verdict.made_visible_by(cache) } else { verdict };
-                match write {
+                match hidden.write {
                     Some(write) => (verdict.access(write.access).consequence(what, site), (write.site, "CPU write")),
                     None => (verdict, (site, what)),
                 }

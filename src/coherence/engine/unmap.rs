@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::call::UnmapCall;
 use crate::catalogue::Code;
-use crate::chunk::{Chunk, chunks};
+use crate::chunk::chunks;
 use crate::copies::{CpuWrite, Hidden, Lost};
 use crate::finding::{ByteRange, Severity};
 use crate::history::Event;
@@ -113,7 +113,7 @@ impl Engine {
         let mut moved = 0;
         let mut took = false;
         let mut write: Option<CpuWrite> = None;
-        let mut hidden: Option<(ByteRange, Hidden, Chunk)> = None;
+        let mut hidden: Option<(ByteRange, Hidden)> = None;
         let mut beside = None;
         for chunk in chunks(&mapping.segments, range) {
             let unwritten = sync && self.config.pedantic && mapping.direction == Direction::FromDevice;
@@ -131,7 +131,7 @@ impl Engine {
             }
             if let Some(here) = result.hidden {
                 let bytes = chunk.range(here.start, here.end);
-                hidden = Some(hidden.map_or((bytes, here, chunk), |(all, first, at)| (all.hull(bytes), first, at)));
+                hidden = Some(hidden.map_or((bytes, here), |(all, first)| (all.hull(bytes), first.and(here.write))));
             }
             beside = beside.or_else(|| result.beside.map(|bytes| (chunk, bytes)));
             if let Some((start, end)) = result.never {
@@ -166,8 +166,8 @@ impl Engine {
         if let Some((verdict, evidence)) = verdict {
             self.report(Some(device), Some(id), offence.0, offence.1, verdict, evidence.as_ref());
         }
-        if let Some((bytes, hidden, chunk)) = hidden.filter(|_| lost_nothing) {
-            self.hidden(device, id, (site, what), bytes, &hidden, &chunk);
+        if let Some((bytes, hidden)) = hidden.filter(|_| lost_nothing) {
+            self.hidden(device, id, (site, what), bytes, &hidden);
         }
         if let Some((chunk, bytes)) = beside {
             self.lost_beside(device, id, site, what, &chunk, bytes);

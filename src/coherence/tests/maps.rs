@@ -255,3 +255,68 @@ fn dv110_and_dv114_as_the_kernel_rejects_them() {
     assert_eq!(w.bad(), ["DV110e", "DV114e", "DV114e"]);
     assert_eq!(w.core.stats().maps, 0, "nothing was mapped");
 }
+
+/// A pedantic machine whose pages are all watched.
+fn strict() -> World {
+    World::with(|c| (c.pedantic, c.watch) = (true, WatchPolicy::All))
+}
+
+#[test]
+fn a_map_of_no_bytes_has_a_handle_and_nothing_to_tell() {
+    for (at, direction) in [(BUF, ToDevice), (BUF + 4095, FromDevice), (BUF + 5, Bidirectional)] {
+        for kind in [PageKind::Slab, PageKind::Other, PageKind::PagePool] {
+            let w = strict();
+            let empty = || MapCall { kind, ..single(at, 0, direction) };
+            // Two over each other, and over one that has bytes.
+            let around = w.map(BUF, PAGE, ToDevice);
+            let handles = [w.map_call(empty()), w.map_call(empty())].concat();
+            assert!(handles.iter().all(|(iova, len)| *len == 0 && iova.0 % PAGE == at % PAGE && *iova != around));
+            assert_ne!(handles[0].0, handles[1].0);
+            for (iova, len) in handles {
+                w.for_cpu(iova, len, direction);
+                w.for_device(iova, len, direction);
+                assert!(w.view.consume(iova, 0).is_ok());
+                w.unmap(iova, 0, direction);
+            }
+            w.unmap(around, PAGE, ToDevice);
+            assert_eq!((w.codes(), w.core.stats().live_mappings), (vec![], 0));
+        }
+    }
+}
+
+#[test]
+fn no_byte_of_a_map_of_no_bytes_is_the_devices() {
+    let w = World::new();
+    w.cpu_write(BUF, &[7; 64]);
+    let dma = w.map(BUF, 0, Bidirectional);
+    assert_eq!((w.try_read(dma, 1), w.try_write(dma, &[1])), (None, false));
+    assert_eq!(w.bad(), ["DV207e"]);
+    w.unmap(dma, 0, Bidirectional);
+    assert_eq!(w.cpu_read(BUF, 64), [7; 64]);
+    assert_eq!(w.try_read(dma, 1), None);
+    w.unmap(dma, 0, Bidirectional);
+    assert_eq!(w.bad(), ["DV101e", "DV207e", "DV208e"]);
+}
+
+#[test]
+fn a_map_of_no_bytes_has_a_size_and_an_end() {
+    let w = World::new();
+    w.unmap(w.map(BUF, 0, ToDevice), 1, ToDevice);
+    assert_eq!(w.bad(), ["DV102e"]);
+    let w = World::new();
+    w.map(BUF, 0, ToDevice);
+    w.call(&ApiCall::Unbound);
+    assert_eq!(w.bad(), ["DV108e"]);
+}
+
+#[test]
+fn an_entry_of_no_bytes_leaves_the_others_as_they_are() {
+    for merge in [false, true] {
+        let w = World::with(|c| (c.pedantic, c.sg_merge) = (true, merge));
+        let handles = w.map_call(list(&[(BUF, 64), (BUF + PAGE, 0), (BUF + 2 * PAGE, 64)], FromDevice));
+        assert_eq!(handles.iter().map(|h| h.1).collect::<Vec<_>>(), [64, 0, 64]);
+        w.write(handles[2].0, &[9; 64]);
+        w.unmap_call(UnmapCall { ranges: handles, ..unmap(Family::Sg, Iova(0), 0, FromDevice) });
+        assert_eq!((w.cpu_read(BUF + 2 * PAGE, 64), w.codes()), (vec![9; 64], vec![]));
+    }
+}

@@ -21,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) profile: Profile,
     pub(crate) edges: Edges,
     pub(crate) cache: Cache,
+    /// Of `Cache::Random`.
+    pub(crate) seed: u64,
 }
 
 /// What a call does wrong.
@@ -203,13 +205,18 @@ pub(crate) fn history(longest: usize) -> impl Strategy<Value = (Setup, Vec<Op>)>
         3 => Just((Profile::Arm64, Edges::Isolate)),
         4 => (prop::sample::select(Profile::ALL.to_vec()), prop::sample::select(Edges::ALL.to_vec())),
     ];
-    let cache = prop_oneof![2 => Just(Cache::Quiet), 1 => Just(Cache::Evict), 1 => Just(Cache::Prefetch)];
+    let cache = prop_oneof![
+        3 => Just((Cache::Quiet, 0)),
+        2 => Just((Cache::Evict, 0)),
+        2 => Just((Cache::Prefetch, 0)),
+        2 => (0u64..1 << 16).prop_map(|seed| (Cache::Random, seed)),
+    ];
     let line = prop::sample::select(vec![64u32, 64, 32, 128]);
     let setup = (line, any::<[bool; 4]>(), machine, cache).prop_map(|(line, flags, machine, cache)| {
         let [watch, pedantic, loops, merge] = flags;
         // There are no lines between a buffer and its bounce buffer.
-        let (edges, cache) = if machine.0.bounces() { (Edges::Isolate, Cache::Quiet) } else { (machine.1, cache) };
-        Setup { line, watch, pedantic, loops, merge, profile: machine.0, edges, cache }
+        let (edges, (cache, seed)) = if machine.0.bounces() { (Edges::Isolate, (Cache::Quiet, 0)) } else { (machine.1, cache) };
+        Setup { line, watch, pedantic, loops, merge, profile: machine.0, edges, cache, seed }
     });
     (setup, prop::collection::vec(op(), 1..longest))
 }

@@ -313,7 +313,9 @@ impl Model {
             } else if matches!(direction, Direction::ToDevice | Direction::None) {
                 self.take_nothing(m, from, to);
             } else if wrong {
-                self.take_back(m, from, to);
+                // Told of as what it is; what the CPU wrote went all the same.
+                let taken = self.take_back(m, from, to);
+                self.note_discards(m, &taken);
             } else {
                 self.take(m, site, from, to, true);
             }

@@ -22,9 +22,10 @@ impl Model {
         let (code, kind, site) = match first.why {
             Why::Overwritten { beside: true } => return self.conflict(m, site, Some(range)),
             Why::Overwritten { beside: false } => {
-                let here = hidden.iter().filter(|h| h.page == first.page && h.why != Why::NeverHanded);
-                let by = |w: &&Write| here.clone().any(|h| h.is_by(w, self.line));
-                (Code::DV203, None, self.judge.writes.iter().find(by).map_or(site, |w| w.site))
+                // The first write to the first line whose write was seen.
+                let by = |h: &Hidden| self.judge.writes.iter().find(|w| h.is_by(w, self.line));
+                let write = hidden.iter().filter(|h| h.why != Why::NeverHanded).find_map(by);
+                (Code::DV203, None, write.map_or(site, |w| w.site))
             }
             Why::NeverHanded => (never, Some(Code::DV203), site),
             Why::Stale { handed: false } => (never, Some(Code::DV202), site),

@@ -11,7 +11,6 @@
 //! - DV106, DV117, DV404, DV405, DV503: need attributes, an allocator or a place in a function, which the histories have not.
 //! - Foreign pages, where only the place of an access decides.
 //! - DV303 seen when it happens in slab objects, DV901: the histories do nothing that is either.
-//! - `--cache random`: which number takes which opportunity is the core's own; `evict` and `prefetch` are played.
 //! - What the core forgets because its memory is bounded: a mapping with more than ten events is unmapped.
 
 mod access;

@@ -14,6 +14,7 @@ const WATCHED: Setup = Setup {
     profile: Profile::Arm64,
     edges: Edges::Isolate,
     cache: Cache::Quiet,
+    seed: 0,
 };
 const BLIND: Setup = Setup { watch: false, ..WATCHED };
 const PEDANTIC: Setup = Setup { pedantic: true, ..WATCHED };
@@ -176,4 +177,35 @@ fn a_for_cpu_of_another_direction_takes_all_the_same() {
     let history = [map(Single, 2, 64, 64, 1), write(0, 0, 64, 0), wrong, load(64, 64)];
     let found = played(WATCHED, &history);
     assert!(found.iter().any(|(code, _)| code == "DV217"), "{found:?}");
+}
+
+#[test]
+fn the_write_that_hid_a_later_entry_is_told_off() {
+    let setup = Setup { profile: Profile::Arm, edges: Edges::Line, ..WATCHED };
+    let entries = vec![(2, 65, 64), (2, 0, 1)];
+    let list = Op::Map { device: 0, family: Sg, pieces: entries, direction: FROM, skip: false, kind: SLAB };
+    // A sync from 0 on is one of the whole list. The write is one to bytes of the device in the second entry only.
+    let syncs = [sync(true, 0, 64), sync(false, 64, 1)];
+    let history = [&[list][..], &syncs, &[write(0, 0, 64, 1), write(0, 64, 1, 1), store(2, 0, 96, 7), unmap(false)]].concat();
+    let found = super::play(setup, &history).unwrap_or_else(|difference| panic!("{difference}"));
+    let told: Vec<_> = found.iter().filter(|f| f.code == crate::Code::DV203).map(|f| (f.site / 8, f.range)).collect();
+    assert_eq!(told, [(6, Some((0, 65)))]);
+}
+
+#[test]
+fn of_two_entries_in_one_page_the_first_names_the_write() {
+    let setup = Setup { profile: Profile::Mips, ..WATCHED };
+    let list = Op::Map { device: 0, family: Sg, pieces: vec![(1, 0, 64), (1, 64, 33)], direction: FROM, skip: false, kind: SLAB };
+    // The write to the second entry came first.
+    let writes = [write(0, 0, 64, 1), write(0, 64, 33, 1), store(1, 64, 33, 7), store(1, 0, 64, 75)];
+    let found = super::play(setup, &[&[list][..], &writes, &[unmap(false)]].concat()).unwrap_or_else(|difference| panic!("{difference}"));
+    let told: Vec<_> = found.iter().filter(|f| f.code == crate::Code::DV203).map(|f| (f.site / 8, f.range)).collect();
+    assert_eq!(told, [(5, Some((0, 97)))]);
+}
+
+#[test]
+fn what_a_for_cpu_of_another_direction_discards_had_a_consequence() {
+    let maps = [map(Single, 2, 123, 3, BOTH), map_as(1, 2, 64, 64, 1, SLAB)];
+    let wrong = Op::Sync { which: 1, for_cpu: true, start: 0, len: 64, slip: Slip::Direction };
+    check(WATCHED, &[&maps[..], &[store(2, 64, 64, 7), wrong, unmap(false)]].concat(), &[("DV216", Some((0, 64)))]);
 }

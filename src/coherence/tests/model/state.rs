@@ -2,6 +2,7 @@
 //!
 //! Written from the table of operations (design, section 4), one byte after the other.
 
+use super::cache::Adversary;
 use super::judge::Judge;
 use super::machine::Machine;
 use crate::*;
@@ -264,7 +265,7 @@ pub(crate) struct Hidden {
 pub(crate) struct Model {
     pub(crate) line: usize,
     pub(crate) machine: Machine,
-    pub(crate) cache: Cache,
+    pub(crate) adversary: Adversary,
     pub(crate) pages: Vec<Vec<Byte>>,
     pub(crate) maps: Vec<Mapping>,
     pub(crate) judge: Judge,
@@ -447,7 +448,8 @@ impl Model {
             of.flat_map(|m| &m.parts).filter(|p| p.page == page).any(|p| p.lines.iter().any(|l| l.owned))
         };
         let waits = |m: &usize| self.maps[*m].held.iter().any(|h| h.looks_at(page));
-        if owned(true) || self.pages[page].iter().any(|b| b.written || b.awaited) || theirs.iter().any(waits) {
+        let expected = || self.pages[page].iter().fold(false, |any, b| any | b.written | b.awaited);
+        if owned(true) || expected() || theirs.iter().any(waits) {
             Guard::Closed
         } else if owned(false) {
             Guard::ReadOnly
