@@ -2,6 +2,7 @@
 
 use crate::tool::{batch, dmavet, findings, lab};
 use serde_json::Value;
+use std::path::Path;
 
 #[test]
 fn a_recorded_guest_run_replays_to_the_same_findings() {
@@ -22,6 +23,8 @@ fn a_recorded_guest_run_replays_to_the_same_findings() {
         assert_eq!(json(trace.to_str().unwrap()), recorded, "the trace alone");
     }
 
+    assert_report_formats(&dirs[0]);
+
     let whole = std::fs::read(dirs[0].join("trace")).unwrap();
     let broken = dir.path().join("broken");
     let replay = |bytes: &[u8]| {
@@ -38,6 +41,26 @@ fn a_recorded_guest_run_replays_to_the_same_findings() {
     newer[8] += 1;
     let newer = replay(&newer);
     assert!(newer.code == 2 && newer.stderr.contains("version 2"), "{}", newer.all());
+}
+
+/// `dmavet report` gives the run's own text, and every other format names the finding at its source line.
+fn assert_report_formats(dir: &Path) {
+    let report = |format: &str| {
+        let ran = dmavet(["report".as_ref(), dir.as_os_str(), "--format".as_ref(), format.as_ref()]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.all());
+        ran.stdout
+    };
+    let text = report("text");
+    assert_eq!(text, std::fs::read_to_string(dir.join("report.txt")).expect("report.txt"));
+    let title = text.lines().find_map(|line| line.strip_prefix("dmavet: error: ")).expect("an error");
+    let json = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
+    assert_eq!(json(&report("json")), findings(dir));
+    let (code, line) = (title.split(' ').next().expect("a code"), title.trim_end_matches(')').rsplit(':').next().expect("a line"));
+    let result = &json(&report("sarif"))["runs"][0]["results"][0];
+    assert_eq!(result["ruleId"], code);
+    assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"].to_string(), line);
+    assert!(report("ktap").lines().any(|line| line.starts_with("  not ok") && line.ends_with(title)), "{}", report("ktap"));
+    assert!(report("junit").contains(&format!("name=\"{title}\"")), "{}", report("junit"));
 }
 
 #[test]
