@@ -5,6 +5,7 @@ mod devices;
 mod expect;
 mod machines;
 mod mistakes;
+mod platform;
 mod record;
 mod rules;
 mod stacks;
