@@ -3,6 +3,7 @@
 mod conformance;
 mod devices;
 mod expect;
+mod hostile;
 mod machines;
 mod mistakes;
 mod platform;
