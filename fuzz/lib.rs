@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod devices;
 mod ops;
 pub mod seeds;
 mod trace;
 mod view;
 
 pub use agent::agent;
+pub use devices::devices;
 pub use dmavet_trace::unsealed;
 pub use trace::{record, replay, trace};
 pub use view::view;

@@ -1,6 +1,7 @@
 //! Inputs that go deep: what correct guests, drivers and devices do.
 
 use crate::agent::{DEVICE, tag as guest};
+use crate::devices::tag as register;
 use crate::view::tag as device;
 use dmavet_agent::abi;
 use zerocopy::IntoBytes;
@@ -154,4 +155,79 @@ pub fn view() -> Vec<Vec<u8>> {
         seeds.push([&[device::FAR][..], &0x10_0000_0000_u64.to_le_bytes(), &[100, 0, 6]].concat());
     }
     seeds
+}
+
+fn write(offset: u16, data: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(data.len()).unwrap_or(0);
+    [&[register::WRITE, 0][..], &offset.to_le_bytes(), &[len], data].concat()
+}
+
+fn store(at: u32, data: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(data.len()).unwrap_or(0);
+    [&[register::STORE][..], &at.to_le_bytes(), &[len], data].concat()
+}
+
+/// Memory and bus mastering on.
+fn mastering() -> Vec<u8> {
+    vec![register::CONFIG, 4, 0, 2, 6, 0]
+}
+
+/// A descriptor ring of each kind of ncdma (docs/ncdma.md, section 11).
+fn ncdma() -> Vec<u8> {
+    let mut program = mastering();
+    for (offset, value) in [(0x24, 0xf_u32), (0x40, 0x4000), (0x0c, 5), (0x74, 1), (0x64, 100)] {
+        program.extend(write(offset, &value.to_le_bytes()));
+    }
+    for (ring, base, opcode) in [(0x180_u16, 0x3000_u32, 0x20_u32), (0x140, 0x2000, 0x10), (0x100, 0x1000, 0x01)] {
+        let words = [opcode | 0xc000_0000, 64, 0x8000, 0, 0x9000, 0, 0x5a5a_5a5a, 0];
+        program.extend(store(base, &words.map(u32::to_le_bytes).concat()));
+        for (offset, value) in [(0, base), (4, 0), (8, 8), (0x14, 1), (0x10, 1)] {
+            program.extend(write(ring + offset, &value.to_le_bytes()));
+        }
+    }
+    program.extend(write(0x68, &2_u32.to_le_bytes()));
+    program
+}
+
+/// A virtio driver with one chain on each of two queues (virtio 1.2, section 3.1).
+fn virtio() -> Vec<u8> {
+    let mut program = mastering();
+    for status in [0, 1, 3] {
+        program.extend(write(0x14, &[status]));
+    }
+    for (half, bits) in [(0_u32, 0_u32), (1, 3)] {
+        program.extend(write(0x08, &half.to_le_bytes()));
+        program.extend(write(0x0c, &bits.to_le_bytes()));
+    }
+    program.extend(write(0x14, &[11]));
+    for queue in 0..2_u16 {
+        let base = 0x1_0000 + u32::from(queue) * 0x1_0000;
+        program.extend(write(0x16, &queue.to_le_bytes()));
+        program.extend(write(0x18, &8_u16.to_le_bytes()));
+        for (offset, address) in [(0x20, base), (0x28, base + 0x1000), (0x30, base + 0x2000)] {
+            program.extend(write(offset, &address.to_le_bytes()));
+            program.extend(write(offset + 4, &[0; 4]));
+        }
+        program.extend(write(0x1c, &1_u16.to_le_bytes()));
+        // A header of 16 bytes, a buffer and a status byte: a disk's read; others take the buffers as they are.
+        let descriptors = [(0x4_0000_u32, 16_u32, 1_u16, 1_u16), (0x4_1000, 512, 3, 2), (0x4_2000, 1, 2, 0)];
+        for (index, (address, len, flags, next)) in (0_u32..).zip(descriptors) {
+            let bytes = [&address.to_le_bytes()[..], &[0; 4], &len.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()].concat();
+            program.extend(store(base + index * 16, &bytes));
+        }
+        program.extend(store(base + 0x1000, &[0, 0, 1, 0, 0, 0]));
+    }
+    program.extend(write(0x14, &[15]));
+    for queue in 0..2_u16 {
+        program.extend(write(0x3000 + queue * 4, &queue.to_le_bytes()));
+    }
+    program
+}
+
+/// Guests for [`devices`](crate::devices): every model with both programs, again after a reset.
+#[must_use]
+pub fn devices() -> Vec<Vec<u8>> {
+    let models = u8::try_from(dmavet_devices::models().len()).unwrap_or(u8::MAX);
+    let twice = |program: Vec<u8>| [&program[..], &[register::RESET], &program].concat();
+    (0..models).flat_map(|model| [ncdma(), virtio()].map(|program| [vec![model], twice(program)].concat())).collect()
 }

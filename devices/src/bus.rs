@@ -1,4 +1,4 @@
-//! What a bus asks of a PCI function, and what a function asks of the machine around it.
+//! What the machine asks of a device, and what a device asks of the machine around it.
 
 use bitflags::bitflags;
 use std::sync::Arc;
@@ -57,6 +57,34 @@ pub trait PciFunction: Send {
     fn reset(&mut self);
 }
 
+/// A device on no bus: firmware tells where its registers are, and nothing about it can be configured or moved. Offsets and lengths come
+/// from the guest, as those of a [`PciFunction`].
+pub trait PlatformDevice: Send {
+    /// What firmware says about it.
+    fn description(&self) -> Description;
+    /// Reads registers, `offset` from the first one.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+    /// Writes registers.
+    fn write(&mut self, offset: u64, data: &[u8]);
+    /// Back to the state after power-on.
+    fn reset(&mut self);
+}
+
+/// What firmware tells of a platform device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The string its driver matches (Devicetree Specification 0.4 section 2.3.1).
+    pub compatible: &'static str,
+    /// Bytes of its register window, a power of two, at most 64 KiB.
+    pub size: u64,
+}
+
+/// Where the interrupt line of a platform device goes: level-triggered, high while the device wants to be served.
+pub trait LineSink: Send + Sync {
+    /// The level from now on. Only called when it changes.
+    fn set(&self, high: bool);
+}
+
 /// The message of one MSI-X vector (PCI 3.0 section 6.8.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsiMessage {
@@ -83,7 +111,22 @@ pub struct DeviceMemory<M> {
     pub poll: M,
 }
 
-/// What a device model is built with.
+/// What a platform device is built with.
+#[derive(Clone)]
+pub struct PlatformContext<M> {
+    /// Its memory.
+    pub memory: DeviceMemory<M>,
+    /// Its interrupt.
+    pub line: Arc<dyn LineSink>,
+}
+
+impl<M> std::fmt::Debug for PlatformContext<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlatformContext").finish_non_exhaustive()
+    }
+}
+
+/// What a PCI device model is built with.
 #[derive(Clone)]
 pub struct DeviceContext<M> {
     /// Its memory.

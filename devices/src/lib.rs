@@ -1,8 +1,9 @@
-//! PCI device models, generic over the memory they do DMA to.
+//! Device models, generic over the memory they do DMA to.
 //!
 //! The way from the bus to a device: [`bus::PciFunction`] is what the VMM's bus calls; [`pci::Function`] implements it from a
 //! [`pci::ConfigSpace`], a [`pci::Msix`] and a [`pci::Model`]; a model is one folder ([`ncdma`]) with the same file names as every other:
-//! `mod.rs` (what it is), `spec.rs` (layouts, no logic), `device.rs` (state machine), `tests.rs`.
+//! `mod.rs` (what it is), `spec.rs` (layouts, no logic), `device.rs` (state machine), `tests.rs`. A device on no bus is a
+//! [`bus::PlatformDevice`], a [`platform::Node`] of a [`platform::Model`].
 //!
 //! A model reaches memory only through the [`bus::DeviceMemory`] it is built with and answers a register write with the vectors to raise;
 //! it holds no pointer back to the machine.
@@ -31,6 +32,7 @@
 pub mod bus;
 pub mod ncdma;
 pub mod pci;
+pub mod platform;
 pub mod registers;
 mod spec;
 #[cfg(test)]
@@ -41,4 +43,4 @@ pub mod virtio_net;
 pub mod virtio_pci;
 pub mod virtio_rng;
 
-pub use spec::{BuildError, DeviceSpec, KeyInfo, ModelInfo, SpecError, build, models};
+pub use spec::{BuildError, DeviceSpec, KeyInfo, ModelInfo, SpecError, build, build_platform, models};

@@ -1,7 +1,7 @@
 //! What a user writes to get a device: `NAME[,KEY=VALUE]...`, as in `--device ncdma,mask=32`.
 
-use crate::bus::{DeviceContext, PciFunction};
-use crate::ncdma::{self, NcdmaSpec};
+use crate::bus::{DeviceContext, PciFunction, PlatformContext, PlatformDevice};
+use crate::ncdma::{self, NcdmaPlatformSpec, NcdmaSpec};
 use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
 use crate::virtio_console::{self, VirtioConsoleSpec};
 use crate::virtio_net::{self, VirtioNetSpec};
@@ -17,6 +17,8 @@ use vm_memory::GuestMemory;
 pub enum DeviceSpec {
     /// The reference DMA engine.
     Ncdma(NcdmaSpec),
+    /// The reference DMA engine as a platform device.
+    NcdmaPlatform(NcdmaPlatformSpec),
     /// The virtio block device.
     VirtioBlk(VirtioBlkSpec),
     /// The virtio console device.
@@ -119,7 +121,8 @@ pub enum SpecError {
 /// Every model, in the order of a list for people.
 #[must_use]
 pub const fn models() -> &'static [ModelInfo] {
-    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
+    const MODELS: &[ModelInfo] =
+        &[NcdmaSpec::INFO, NcdmaPlatformSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
     MODELS
 }
 
@@ -130,20 +133,43 @@ pub enum BuildError {
     /// There is no disk to put into it.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// It belongs elsewhere: the caller did not ask [`DeviceSpec::is_platform`].
+    #[error("device {device} is {there}")]
+    Seat {
+        /// The model.
+        device: &'static str,
+        /// Where it belongs.
+        there: &'static str,
+    },
 }
 
-/// Builds the device `spec` names on what `context` gives it.
+/// Builds the PCI function `spec` names on what `context` gives it.
 ///
 /// # Errors
-/// Something the specification names on this machine cannot be had.
+/// Something the specification names on this machine cannot be had, or it is a platform device.
 pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Result<Box<dyn PciFunction>, BuildError> {
     Ok(match spec {
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
+        DeviceSpec::NcdmaPlatform(_) => return Err(BuildError::Seat { device: spec.name(), there: "a platform device" }),
         DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
         DeviceSpec::VirtioConsole(spec) => Box::new(virtio_console::new(context, spec)),
         DeviceSpec::VirtioNet(spec) => Box::new(virtio_net::new(context, spec)),
         DeviceSpec::VirtioRng(spec) => Box::new(virtio_rng::new(context, spec)),
     })
+}
+
+/// Builds the platform device `spec` names on what `context` gives it.
+///
+/// # Errors
+/// It is a PCI function.
+pub fn build_platform<M: GuestMemory + Send + 'static>(
+    spec: &DeviceSpec,
+    context: PlatformContext<M>,
+) -> Result<Box<dyn PlatformDevice>, BuildError> {
+    match spec {
+        DeviceSpec::NcdmaPlatform(spec) => Ok(Box::new(ncdma::new_platform(context, spec))),
+        _ => Err(BuildError::Seat { device: spec.name(), there: "a PCI function" }),
+    }
 }
 
 impl DeviceSpec {
@@ -152,6 +178,7 @@ impl DeviceSpec {
     pub const fn info(&self) -> &'static ModelInfo {
         match self {
             Self::Ncdma(_) => &NcdmaSpec::INFO,
+            Self::NcdmaPlatform(_) => &NcdmaPlatformSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
             Self::VirtioConsole(_) => &VirtioConsoleSpec::INFO,
             Self::VirtioNet(_) => &VirtioNetSpec::INFO,
@@ -164,8 +191,14 @@ impl DeviceSpec {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::VirtioBlk(spec) => spec.file(),
-            Self::Ncdma(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
+            Self::Ncdma(_) | Self::NcdmaPlatform(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
         }
+    }
+
+    /// Whether it is a platform device, else it is a PCI function.
+    #[must_use]
+    pub const fn is_platform(&self) -> bool {
+        matches!(self, Self::NcdmaPlatform(_))
     }
 
     /// The model's name.
@@ -179,6 +212,7 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ncdma(spec) => spec.fmt(f),
+            Self::NcdmaPlatform(spec) => spec.fmt(f),
             Self::VirtioBlk(spec) => spec.fmt(f),
             Self::VirtioConsole(spec) => spec.fmt(f),
             Self::VirtioNet(spec) => spec.fmt(f),
@@ -202,6 +236,7 @@ impl FromStr for DeviceSpec {
         let pairs = pairs(info, rest)?;
         // The name was found in the table above.
         match info.name {
+            "ncdma-platform" => NcdmaPlatformSpec::from_pairs(&pairs).map(Self::NcdmaPlatform),
             "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
             "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
             "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
@@ -255,6 +290,8 @@ mod tests {
         let texts = [
             "ncdma",
             "ncdma,mask=32",
+            "ncdma-platform",
+            "ncdma-platform,mask=32",
             "virtio-console",
             "virtio-net",
             "virtio-net,mergeable=off",
@@ -272,7 +309,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        const KNOWN: &str = "ncdma, virtio-blk, virtio-console, virtio-net, virtio-rng";
+        const KNOWN: &str = "ncdma, ncdma-platform, virtio-blk, virtio-console, virtio-net, virtio-rng";
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("e1000"), format!("there is no device model \"e1000\"; models: {KNOWN}"));
@@ -283,6 +320,7 @@ mod tests {
         for value in ["23", "65", "", "-1", "0x20", "32bit", "99999999999999999999"] {
             let expected = format!("device ncdma: mask={value} is not allowed; mask takes 24 to 64");
             assert_eq!(error(&format!("ncdma,mask={value}")), expected);
+            assert_eq!(error(&format!("ncdma-platform,mask={value}")), expected.replace("device ncdma:", "device ncdma-platform:"));
         }
     }
 

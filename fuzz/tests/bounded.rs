@@ -136,6 +136,11 @@ fn agent() {
 }
 
 #[test]
+fn devices() {
+    attack("devices", dmavet_fuzz::devices, 15_000, seeds::devices());
+}
+
+#[test]
 fn view() {
     attack("view", dmavet_fuzz::view, 1200, seeds::view());
 }

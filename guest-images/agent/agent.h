@@ -9,6 +9,9 @@
 
 #include "dmavet_abi.h"
 
+/* Platform devices under test are numbered by the host from 0 on. */
+#define DMAVET_MAX_NODES	16
+
 /* Not a requester: the host refuses it. */
 #define DMAVET_NOBODY	0xffffffff
 
@@ -42,6 +45,7 @@ bool dmavet_nothing_mapped(void);
 
 /* agent_bind.c: whose DMA API */
 u32 dmavet_requester(const struct device *dev);
+u32 dmavet_node_named(const char *name);
 int dmavet_bind_register(void);
 void dmavet_bind_unregister(void);
 void dmavet_report_early_drivers(void);

@@ -7,25 +7,76 @@
  * resource of the device: it is the first one, so it is released last, after the
  * driver's own, whether the driver was removed or its probe failed.
  *
- * Platform devices below a PCI function get the ops too and count as that
- * function. Auxiliary devices do DMA through their parent by convention and need
+ * A platform device is under test if its firmware node says so: it has a number
+ * there. Platform devices below a device under test get the ops too and count as
+ * that one. Auxiliary devices do DMA through their parent by convention and need
  * nothing (their bus type is not exported).
  */
 #include <linux/device.h>
 #include <linux/module.h>
 #include <linux/notifier.h>
 #include <linux/platform_device.h>
+#include <linux/property.h>
 #include <linux/string.h>
 
 #include "agent.h"
 #include "compat.h"
 
-/* The number of the PCI function @dev is, or is below of. */
+/*
+ * The platform devices under test by number. A lookup at each DMA call must not
+ * go through ACPI; devices are put in before they are bound and never taken out,
+ * as firmware's devices stay.
+ */
+static struct device *nodes[DMAVET_MAX_NODES];
+
+/* Whether @dev is a platform device under test. May sleep. */
+static bool find_node(struct device *dev)
+{
+	u32 number;
+
+	if (device_property_read_u32(dev, "dmavet,node", &number) ||
+	    number >= DMAVET_MAX_NODES)
+		return false;
+	WRITE_ONCE(nodes[number], dev);
+	return true;
+}
+
+static u32 node_requester(const struct device *dev)
+{
+	u32 number;
+
+	for (number = 0; number < DMAVET_MAX_NODES; number++)
+		if (READ_ONCE(nodes[number]) == dev)
+			return DMAVET_REQUESTER_PLATFORM | number;
+	return DMAVET_NOBODY;
+}
+
+/* The requester of the platform device under test called @name. */
+u32 dmavet_node_named(const char *name)
+{
+	u32 number;
+
+	for (number = 0; number < DMAVET_MAX_NODES; number++) {
+		const struct device *dev = READ_ONCE(nodes[number]);
+
+		if (dev && !strcmp(dev_name(dev), name))
+			return DMAVET_REQUESTER_PLATFORM | number;
+	}
+	return DMAVET_NOBODY;
+}
+
+/* The number of the device under test @dev is, or is below of. */
 u32 dmavet_requester(const struct device *dev)
 {
 	for (; dev; dev = dev->parent) {
 		const struct pci_dev *pdev;
 
+		if (dev->bus == &platform_bus_type) {
+			u32 requester = node_requester(dev);
+
+			if (requester != DMAVET_NOBODY)
+				return requester;
+		}
 		if (dev->bus != &pci_bus_type)
 			continue;
 		pdev = container_of(dev, struct pci_dev, dev);
@@ -82,7 +133,7 @@ static void sweep(struct device *leaving)
 	bus_for_each_dev(&platform_bus_type, NULL, NULL, uninstall_unbound);
 }
 
-static void function_unbound(void *data)
+static void requester_unbound(void *data)
 {
 	struct device *dev = data;
 
@@ -108,18 +159,25 @@ static void say_bound(struct device *dev)
 		    sizeof(bound));
 }
 
-static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
+/* A driver is about to be bound to a device that is a requester of its own. */
+static void binding(struct device *dev)
 {
-	struct device *dev = data;
-
-	if (event != BUS_NOTIFY_BIND_DRIVER || dmavet_is_agent(dev) ||
-	    !dmavet_port_ready() || !install(dev))
-		return NOTIFY_OK;
-	if (devm_add_action(dev, function_unbound, dev))
+	if (!install(dev))
+		return;
+	if (devm_add_action(dev, requester_unbound, dev))
 		dmavet_blind(dmavet_requester(dev),
 			     "%s: out of memory, the end of driver %s will not be seen",
 			     dev_name(dev), dev->driver->name);
 	say_bound(dev);
+}
+
+static int pci_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct device *dev = data;
+
+	if (event == BUS_NOTIFY_BIND_DRIVER && !dmavet_is_agent(dev) &&
+	    dmavet_port_ready())
+		binding(dev);
 	return NOTIFY_OK;
 }
 
@@ -128,8 +186,13 @@ static int platform_event(struct notifier_block *nb, unsigned long event,
 {
 	struct device *dev = data;
 
-	if (event != BUS_NOTIFY_BIND_DRIVER || !dmavet_port_ready() ||
-	    dmavet_requester(dev) == DMAVET_NOBODY || !install(dev))
+	if (event != BUS_NOTIFY_BIND_DRIVER || !dmavet_port_ready())
+		return NOTIFY_OK;
+	if (find_node(dev)) {
+		binding(dev);
+		return NOTIFY_OK;
+	}
+	if (dmavet_requester(dev) == DMAVET_NOBODY || !install(dev))
 		return NOTIFY_OK;
 	/* Without it the ops merely stay until something else is unbound. */
 	if (devm_add_action(dev, child_unbound, dev))
@@ -143,6 +206,8 @@ static struct notifier_block platform_nb = { .notifier_call = platform_event };
 /* Drivers bound before the agent came keep their own DMA: nothing is seen there. */
 static int report_early(struct device *dev, void *unused)
 {
+	if (dev->bus == &platform_bus_type && !find_node(dev))
+		return 0;
 	if (dev->driver && !dmavet_is_agent(dev) &&
 	    get_dma_ops(dev) != &dmavet_ops)
 		dmavet_blind(dmavet_requester(dev),
@@ -154,6 +219,7 @@ static int report_early(struct device *dev, void *unused)
 void dmavet_report_early_drivers(void)
 {
 	bus_for_each_dev(&pci_bus_type, NULL, NULL, report_early);
+	bus_for_each_dev(&platform_bus_type, NULL, NULL, report_early);
 }
 
 int dmavet_bind_register(void)

@@ -6,6 +6,7 @@
  */
 #include <linux/module.h>
 #include <linux/notifier.h>
+#include <linux/platform_device.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -56,16 +57,23 @@ static void send_and_free(struct dmavet_module *info)
 void dmavet_announce_driver(struct device *dev)
 {
 	struct dmavet_module *info;
-	struct pci_driver *drv;
 
 	if (!dev->driver->owner)
 		return;
 	info = describe(dev->driver->owner, DMAVET_MODULE_COMING);
 	if (!info)
 		return;
-	drv = to_pci_driver(dev->driver);
-	add_anchor(info, drv->probe);
-	add_anchor(info, drv->remove);
+	if (dev->bus == &pci_bus_type) {
+		const struct pci_driver *drv = to_pci_driver(dev->driver);
+
+		add_anchor(info, drv->probe);
+		add_anchor(info, drv->remove);
+	} else {
+		const struct platform_driver *drv = to_platform_driver(dev->driver);
+
+		add_anchor(info, drv->probe);
+		add_anchor(info, drv->remove);
+	}
 	send_and_free(info);
 }
 

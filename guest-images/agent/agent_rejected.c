@@ -114,11 +114,12 @@ static void unregister_probes(void)
 
 static struct tracepoint *printed;
 
-/* "ncdma 0000:00:02.0: rejecting ...": the device that was to do it. */
+/* "ncdma 0000:00:02.0: rejecting ...", "ncdma PRP0001:00: ...": the device that was to do it. */
 static void seen_printed(void *unused, const char *text, size_t len)
 {
 	const char *end = strnstr(text, VMALLOC_WARNING, len), *name;
 	unsigned int domain, bus, slot, function;
+	u32 requester = DMAVET_NOBODY;
 	char device[32];
 
 	if (likely(!end))
@@ -126,11 +127,14 @@ static void seen_printed(void *unused, const char *text, size_t len)
 	for (name = end; name > text && name[-1] != ' '; name--)
 		;
 	strscpy(device, name, min_t(size_t, end - name + 1, sizeof(device)));
-	if (sscanf(device, "%x:%x:%x.%x", &domain, &bus, &slot, &function) == 4 && !domain)
-		send_rejected(PCI_DEVID(bus, PCI_DEVFN(slot, function)),
-			      DMAVET_REJECTED_VMALLOC, 0, 0);
+	if (sscanf(device, "%x:%x:%x.%x", &domain, &bus, &slot, &function) != 4)
+		requester = dmavet_node_named(device);
+	else if (!domain)
+		requester = PCI_DEVID(bus, PCI_DEVFN(slot, function));
+	if (requester != DMAVET_NOBODY)
+		send_rejected(requester, DMAVET_REJECTED_VMALLOC, 0, 0);
 	else
-		dmavet_blind(DMAVET_NOBODY, "a map of vmalloc memory was rejected for %s, which is no PCI function",
+		dmavet_blind(DMAVET_NOBODY, "a map of vmalloc memory was rejected for %s, which is no device under test",
 			     device);
 }
 

@@ -75,12 +75,15 @@ typedef int32_t __s32;
 #define DMAVET_STATUS_MORE	3	/* chunk taken, the call is not complete */
 #define DMAVET_STATUS_PENDING	0xffffffff	/* written by the guest before */
 
+/* dmavet_slot.requester: with this bit a platform node, else a PCI function. */
+#define DMAVET_REQUESTER_PLATFORM	0x80000000
+
 /* The first 64 bytes of every slot. */
 struct dmavet_slot {
 	__u16 version;		/* DMAVET_ABI_VERSION */
 	__u16 call;		/* DMAVET_CALL_* */
 	__u32 flags;		/* DMAVET_FIRST | DMAVET_LAST */
-	__u32 requester;	/* PCI: bus << 8 | devfn; bit 31: platform node */
+	__u32 requester;	/* PCI: bus << 8 | devfn; or a platform node */
 	__u32 cpu;
 	__u64 site;		/* hash of the call stack, 0 = not known */
 	__u32 length;		/* bytes of payload that follow */

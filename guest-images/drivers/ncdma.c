@@ -26,9 +26,11 @@
 #include <linux/interrupt.h>
 #include <linux/io.h>
 #include <linux/jiffies.h>
+#include <linux/mod_devicetable.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/platform_device.h>
 #include <linux/scatterlist.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -87,9 +89,9 @@ struct ncdma_ring {
 };
 
 struct ncdma {
-	struct pci_dev *pdev;
 	struct device *dev;
 	void __iomem *regs;
+	int irq;			/* a platform device's only one */
 	struct dentry *debugfs;
 	struct mutex lock;		/* everything below */
 
@@ -755,64 +757,7 @@ static int ncdma_copy_sg(struct ncdma *nc, const struct ncdma_sg *to, const stru
 
 #include "selftest.c"
 
-/* ---- PCI ---- */
-
-static irqreturn_t ncdma_ring_irq(int irq, void *data)
-{
-	struct ncdma_ring *ring = data;
-
-	writel(ring->irq, ring->nc->regs + NCDMA_INT_STATUS);
-	complete(&ring->done);
-	return IRQ_HANDLED;
-}
-
-/* Wake everybody: who waits looks at the device and sees the error. */
-static irqreturn_t ncdma_error_irq(int irq, void *data)
-{
-	struct ncdma *nc = data;
-
-	writel(NCDMA_INT_ERROR, nc->regs + NCDMA_INT_STATUS);
-	complete(&nc->cmd.done);
-	complete(&nc->tx.done);
-	complete(&nc->rx.done);
-	return IRQ_HANDLED;
-}
-
-static void ncdma_free_irqs(struct ncdma *nc)
-{
-	free_irq(pci_irq_vector(nc->pdev, NCDMA_VECTOR_ERROR), nc);
-	free_irq(pci_irq_vector(nc->pdev, NCDMA_VECTOR_RECEIVE), &nc->rx);
-	free_irq(pci_irq_vector(nc->pdev, NCDMA_VECTOR_TRANSMIT), &nc->tx);
-	free_irq(pci_irq_vector(nc->pdev, NCDMA_VECTOR_COMMAND), &nc->cmd);
-	pci_free_irq_vectors(nc->pdev);
-}
-
-static int ncdma_request_irqs(struct ncdma *nc)
-{
-	struct ncdma_ring *rings[] = { &nc->cmd, &nc->tx, &nc->rx };
-	unsigned int i;
-	int ret;
-
-	ret = pci_alloc_irq_vectors(nc->pdev, NCDMA_VECTORS, NCDMA_VECTORS, PCI_IRQ_MSIX);
-	if (ret < 0)
-		return ret;
-	for (i = 0; i < ARRAY_SIZE(rings); i++) {
-		ret = request_irq(pci_irq_vector(nc->pdev, i), ncdma_ring_irq, 0, NCDMA_NAME,
-				  rings[i]);
-		if (ret)
-			goto fail;
-	}
-	ret = request_irq(pci_irq_vector(nc->pdev, NCDMA_VECTOR_ERROR), ncdma_error_irq, 0,
-			  NCDMA_NAME, nc);
-	if (!ret)
-		return 0;
-
-fail:
-	while (i--)
-		free_irq(pci_irq_vector(nc->pdev, i), rings[i]);
-	pci_free_irq_vectors(nc->pdev);
-	return ret;
-}
+/* ---- What every bus needs ---- */
 
 static void ncdma_memory_free(struct ncdma *nc)
 {
@@ -853,28 +798,14 @@ static void ncdma_ring_init(struct ncdma *nc, struct ncdma_ring *ring, const cha
 	init_completion(&ring->done);
 }
 
-static int ncdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+/* Look at the device behind nc->regs, and get its memory. It is stopped then. */
+static int ncdma_prepare(struct ncdma *nc)
 {
-	struct device *dev = &pdev->dev;
-	struct ncdma *nc;
+	struct device *dev = nc->dev;
 	u32 caps;
 	int ret;
 
-	nc = devm_kzalloc(dev, sizeof(*nc), GFP_KERNEL);
-	if (!nc)
-		return -ENOMEM;
-	nc->pdev = pdev;
-	nc->dev = dev;
 	mutex_init(&nc->lock);
-	pci_set_drvdata(pdev, nc);
-
-	ret = pcim_enable_device(pdev);
-	if (ret)
-		return ret;
-	ret = pcim_iomap_regions(pdev, BIT(0), NCDMA_NAME);
-	if (ret)
-		return ret;
-	nc->regs = pcim_iomap_table(pdev)[0];
 	if (readl(nc->regs + NCDMA_ID) != NCDMA_ID_VALUE ||
 	    FIELD_GET(NCDMA_VERSION_MAJOR, readl(nc->regs + NCDMA_VERSION)) != 1)
 		return dev_err_probe(dev, -ENODEV, "unknown device\n");
@@ -892,67 +823,58 @@ static int ncdma_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		return ret;
 	ncdma_stop(nc);
-	pci_set_master(pdev);
-	ret = ncdma_request_irqs(nc);
-	if (ret)
-		goto free_memory;
-	ret = ncdma_start(nc);
-	if (ret)
-		goto stop;
+	return 0;
+}
 
-	nc->debugfs = debugfs_create_dir(pci_name(pdev), ncdma_debugfs);
+/* Start it and let users in. Interrupts are requested by now. */
+static int ncdma_open(struct ncdma *nc)
+{
+	int ret = ncdma_start(nc);
+
+	if (ret) {
+		ncdma_stop(nc);
+		return ret;
+	}
+	nc->debugfs = debugfs_create_dir(dev_name(nc->dev), ncdma_debugfs);
 	debugfs_create_file("selftest", 0600, nc->debugfs, nc, &ncdma_selftest_fops);
 	return 0;
-
-stop:
-	ncdma_stop(nc);
-	ncdma_free_irqs(nc);
-free_memory:
-	pci_clear_master(pdev);
-	ncdma_memory_free(nc);
-	return ret;
 }
 
-/* Users first, then the device, then what it could have touched. */
-static void ncdma_remove(struct pci_dev *pdev)
+/* Users first, then the device; what it could have touched may go then. */
+static void ncdma_close(struct ncdma *nc)
 {
-	struct ncdma *nc = pci_get_drvdata(pdev);
-
 	debugfs_remove(nc->debugfs);
 	ncdma_stop(nc);
-	ncdma_free_irqs(nc);
-	pci_clear_master(pdev);
-	ncdma_memory_free(nc);
 }
 
-static const struct pci_device_id ncdma_ids[] = {
-	{ PCI_DEVICE(NCDMA_VENDOR_ID, NCDMA_DEVICE_ID) },
-	{ }
-};
-MODULE_DEVICE_TABLE(pci, ncdma_ids);
-
-static struct pci_driver ncdma_driver = {
-	.name = NCDMA_NAME,
-	.id_table = ncdma_ids,
-	.probe = ncdma_probe,
-	.remove = ncdma_remove,
-};
+#include "pci.c"
+#include "platform.c"
 
 static int __init ncdma_init(void)
 {
 	int ret;
 
 	ncdma_debugfs = debugfs_create_dir(NCDMA_NAME, NULL);
-	ret = pci_register_driver(&ncdma_driver);
+	ret = pci_register_driver(&ncdma_pci_driver);
 	if (ret)
-		debugfs_remove(ncdma_debugfs);
+		goto remove;
+	ret = platform_driver_register(&ncdma_platform_driver);
+	if (ret)
+		goto unregister;
+	return 0;
+
+unregister:
+	pci_unregister_driver(&ncdma_pci_driver);
+remove:
+	debugfs_remove(ncdma_debugfs);
 	return ret;
 }
 module_init(ncdma_init);
 
 static void __exit ncdma_exit(void)
 {
-	pci_unregister_driver(&ncdma_driver);
+	platform_driver_unregister(&ncdma_platform_driver);
+	pci_unregister_driver(&ncdma_pci_driver);
 	debugfs_remove(ncdma_debugfs);
 }
 module_exit(ncdma_exit);

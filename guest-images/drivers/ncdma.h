@@ -14,8 +14,9 @@
 
 #define NCDMA_VENDOR_ID			0xda5e
 #define NCDMA_DEVICE_ID			0x0010
+#define NCDMA_COMPATIBLE		"dmavet,ncdma"
 
-/* Registers in BAR 0: 32 bits wide, naturally aligned, little endian. */
+/* Registers: 32 bits wide, naturally aligned, little endian. */
 #define NCDMA_ID			0x000
 #define   NCDMA_ID_VALUE		0x4e434d41
 #define NCDMA_VERSION			0x004

@@ -128,6 +128,9 @@ pub const RANGES_PER_SLOT: usize = 248;
 /// Ranges of one call, all chunks together.
 pub const MAX_RANGES: u32 = 65536;
 
+/// Bit of a requester that is a platform node ([`Requester::to_wire`](dmavet_coherence::Requester::to_wire)).
+pub const REQUESTER_PLATFORM: u32 = dmavet_coherence::Requester::Platform(0).to_wire();
+
 /// The first 64 bytes of a slot (`struct dmavet_slot`).
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

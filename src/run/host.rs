@@ -53,7 +53,11 @@ pub fn explain(error: &VmmError) -> Failure {
         source = cause.source();
     }
     match error {
-        VmmError::Boot(_) | VmmError::Cpus { .. } | VmmError::Devices { .. } | VmmError::Device { .. } => Failure::usage(message),
+        VmmError::Boot(_)
+        | VmmError::Cpus { .. }
+        | VmmError::Devices { .. }
+        | VmmError::PlatformDevices { .. }
+        | VmmError::Device { .. } => Failure::usage(message),
         _ => Failure::cannot_run(message),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::{RunArgs, SgPolicy};
 use crate::exit::Failure;
-use crate::run::{Limits, Plan, PlanModule, Policy, Show, rundir};
+use crate::run::{Limits, Plan, PlanModule, Policy, Show, host, rundir};
 use dmavet_coherence::FaultSpec;
 use dmavet_devices::DeviceSpec;
 use dmavet_images::cache::{Cache, CacheError};
@@ -11,6 +11,7 @@ use dmavet_images::kernel::{self, KernelError, KernelFiles, KernelSpec};
 use dmavet_images::module::{self, BuildError, BuiltModule, ModuleSource};
 use dmavet_images::progress::Step;
 use dmavet_images::sources;
+use dmavet_vmm::VmConfig;
 use std::collections::BTreeSet;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -128,7 +129,9 @@ fn devices(args: &RunArgs) -> Result<Vec<DeviceSpec>, Failure> {
     if devices.is_empty() && args.modules.iter().any(|m| m.starts_with(REFERENCE)) {
         devices.push("ncdma".into());
     }
-    devices.iter().map(|device| parse_device(device)).collect()
+    let devices = devices.iter().map(|device| parse_device(device)).collect::<Result<Vec<_>, _>>()?;
+    VmConfig::check_devices(&devices).map_err(|e| host::explain(&e))?;
+    Ok(devices)
 }
 
 /// One specification; a file in it gets its whole path, because the run may be executed elsewhere.

@@ -1,8 +1,9 @@
-//! What a vCPU's exits reach: ports, PCI, and the occasional access to RAM that KVM's emulator could not make itself.
+//! What a vCPU's exits reach: ports, PCI, platform devices, and the occasional access to RAM that KVM's emulator could not make itself.
 
 use crate::end::{End, EndCell};
 use crate::layout::ECAM;
 use crate::pci::PciRoot;
+use crate::platform::PlatformBus;
 use crate::ports::{PortBus, Power};
 use dmavet_devices::bus::BarSpace;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub struct Board {
     pub ports: PortBus,
     /// The PCI bus.
     pub pci: Arc<PciRoot>,
+    /// Devices on no bus.
+    pub platform: PlatformBus,
     /// Guest RAM.
     pub ram: Arc<GuestMemoryMmap>,
     /// Signs of life.
@@ -66,7 +69,10 @@ impl Board {
     pub fn read_mmio(&self, gpa: u64, data: &mut [u8]) {
         if ECAM.contains(&gpa) {
             self.pci.read_ecam(gpa - ECAM.start, data);
-        } else if !self.pci.read_bar(BarSpace::Memory, gpa, data) && self.is_ram(gpa, data.len()) {
+            return;
+        }
+        let answered = self.platform.read(gpa, data) || self.pci.read_bar(BarSpace::Memory, gpa, data);
+        if !answered && self.is_ram(gpa, data.len()) {
             // KVM's instruction emulator could not reach a page through the guest mapping; the host mapping is the same memory.
             let _ = self.ram.read_slice(data, GuestAddress(gpa));
         }
@@ -77,7 +83,10 @@ impl Board {
         self.activity.note();
         if ECAM.contains(&gpa) {
             self.pci.write_ecam(gpa - ECAM.start, data);
-        } else if !self.pci.write_bar(BarSpace::Memory, gpa, data, rip) && self.is_ram(gpa, data.len()) {
+            return;
+        }
+        let answered = self.platform.write(gpa, data, rip) || self.pci.write_bar(BarSpace::Memory, gpa, data, rip);
+        if !answered && self.is_ram(gpa, data.len()) {
             let _ = self.ram.write_slice(data, GuestAddress(gpa));
         }
     }

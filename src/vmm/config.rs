@@ -1,5 +1,6 @@
 //! What a run is made of.
 
+use crate::error::VmmError;
 use crate::watch::WatchConfig;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub struct VmConfig {
     pub memory: u64,
     /// Number of CPUs, 1 to [`VmConfig::MAX_CPUS`].
     pub cpus: u8,
-    /// Devices under test, from 00:02.0 on, in this order.
+    /// Devices under test, in this order: PCI functions from 00:02.0 on, platform devices from node 0 on.
     pub devices: Vec<DeviceSpec>,
     /// Limits.
     pub timeouts: Timeouts,
@@ -65,6 +66,24 @@ pub struct VmConfig {
 impl VmConfig {
     /// The most CPUs: APIC ids stay below the broadcast id of xAPIC.
     pub const MAX_CPUS: u8 = 64;
-    /// The most devices under test: slots 2 to 31 of the bus.
+    /// The most PCI devices under test: slots 2 to 31 of the bus.
     pub const MAX_DEVICES: usize = 30;
+    /// The most platform devices: each has a pin of the I/O APIC.
+    pub const MAX_PLATFORM_DEVICES: usize = 4;
+
+    /// Whether there is room for `devices`.
+    ///
+    /// # Errors
+    /// There are too many of a kind.
+    pub fn check_devices(devices: &[DeviceSpec]) -> Result<(), VmmError> {
+        let platform = devices.iter().filter(|device| device.is_platform()).count();
+        let pci = devices.len() - platform;
+        if pci > Self::MAX_DEVICES {
+            return Err(VmmError::Devices { got: pci });
+        }
+        if platform > Self::MAX_PLATFORM_DEVICES {
+            return Err(VmmError::PlatformDevices { got: platform });
+        }
+        Ok(())
+    }
 }

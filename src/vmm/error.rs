@@ -40,6 +40,12 @@ pub enum VmmError {
         /// Devices asked for.
         got: usize,
     },
+    /// Number of platform devices.
+    #[error("{got} platform devices: the machine has room for {max}", max = crate::VmConfig::MAX_PLATFORM_DEVICES)]
+    PlatformDevices {
+        /// Devices asked for.
+        got: usize,
+    },
     /// A device under test cannot be built.
     #[error("device {device}")]
     Device {

@@ -2,7 +2,7 @@
 //!
 //! Lock order: a function's lock, then a function's vectors, then the route table.
 
-use dmavet_devices::bus::{MsiMessage, MsiSink};
+use dmavet_devices::bus::{LineSink, MsiMessage, MsiSink};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting,
     kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
@@ -124,6 +124,28 @@ impl Router {
             .and_then(|routing| self.vm.set_gsi_routing(&routing).map_err(|e| format!("KVM_SET_GSI_ROUTING of {count} routes: {e}")));
         if let Err(text) = result {
             self.end.internal(text);
+        }
+    }
+}
+
+/// A pin of the I/O APIC with one device on it, level-triggered.
+#[derive(Debug)]
+pub struct Pin {
+    router: Arc<Router>,
+    gsi: u32,
+}
+
+impl Pin {
+    /// The pin behind `gsi`, which is below [`IO_APIC_PINS`] and nobody else's.
+    pub fn new(router: Arc<Router>, gsi: u32) -> Self {
+        Self { router, gsi }
+    }
+}
+
+impl LineSink for Pin {
+    fn set(&self, high: bool) {
+        if let Err(error) = self.router.vm.set_irq_line(self.gsi, high) {
+            self.router.end.internal(format!("KVM_IRQ_LINE for GSI {}: {error}", self.gsi));
         }
     }
 }

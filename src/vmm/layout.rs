@@ -4,6 +4,7 @@
 //! 0                     low RAM, at most 3 GiB (holes for the EBDA and the ISA area are in the E820 map only)
 //! 0xc000_0000           32-bit BAR window
 //! 0xe000_0000           ECAM, 256 buses
+//! 0xfd00_0000           platform devices, 64 KiB each
 //! 0xfec0_0000           I/O APIC
 //! 0xfee0_0000           local APICs
 //! 0xfffb_c000           identity map page and TSS of KVM on VMX
@@ -21,6 +22,12 @@ pub const HIGH_RAM: u64 = 1 << 32;
 pub const WINDOW32: Range<u64> = 0xc000_0000..0xe000_0000;
 /// PCI Express enhanced configuration space: 4 KiB a function, 256 buses.
 pub const ECAM: Range<u64> = 0xe000_0000..0xf000_0000;
+/// Register windows of platform devices.
+pub const PLATFORM: Range<u64> = 0xfd00_0000..0xfd04_0000;
+/// Bytes from one to the next.
+pub const PLATFORM_STRIDE: u64 = 0x1_0000;
+/// Interrupt line of the first one; each has its own.
+pub const PLATFORM_GSI: u32 = 20;
 /// The I/O APIC that KVM emulates.
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// The local APICs that KVM emulates.
@@ -91,6 +98,13 @@ pub fn split_ram(memory: u64) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_platform_device_has_a_window_and_a_pin() {
+        let devices = crate::VmConfig::MAX_PLATFORM_DEVICES as u64;
+        assert_eq!(PLATFORM.end - PLATFORM.start, devices * PLATFORM_STRIDE);
+        assert!(u64::from(PLATFORM_GSI) + devices <= u64::from(IO_APIC_PINS) && PLATFORM_GSI >= INTX_GSI + 4);
+    }
 
     #[test]
     fn ram_splits_at_three_gib() {

@@ -24,6 +24,7 @@ mod memory;
 mod observer;
 mod outcome;
 mod pci;
+mod platform;
 mod ports;
 mod run;
 pub mod selfcheck;

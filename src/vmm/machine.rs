@@ -17,6 +17,7 @@ use crate::memory::{GuestRam, Pages};
 use crate::observer::Observer;
 use crate::pci::PciRoot;
 use crate::pci::config_port::{self, ConfigPort};
+use crate::platform::PlatformBus;
 use crate::ports::PortDevice;
 use crate::supervisor::{self, Charge};
 use crate::vcpu::{Exits, Vcpu, cpuid, kick, leaves_all, state};
@@ -95,11 +96,17 @@ impl Chassis {
         layout::window64(cpuid::address_bits(&self.supported))
     }
 
-    /// Adds the board around `pci` and makes the CPUs, which `watch` watches.
+    /// Adds the board around `pci` and `platform` and makes the CPUs, which `watch` watches.
     ///
     /// # Errors
     /// When an ioctl fails.
-    pub fn assemble(self, pci: PciRoot, watch: Option<Arc<Watch>>, observer: Arc<dyn Observer>) -> Result<Machine, VmmError> {
+    pub fn assemble(
+        self,
+        pci: PciRoot,
+        platform: PlatformBus,
+        watch: Option<Arc<Watch>>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Machine, VmmError> {
         let console = Arc::new(Console::new(observer));
         let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(VmmError::Descriptor)?;
         self.vm.register_irqfd(&line, COM1_GSI).map_err(KvmError::ioctl("KVM_IRQFD"))?;
@@ -107,6 +114,7 @@ impl Chassis {
         let mut board = Board {
             ports: Default::default(),
             pci: pci.clone(),
+            platform,
             ram: self.ram.host(),
             activity: self.foundation.activity.clone(),
             end: self.foundation.end.clone(),
@@ -162,7 +170,7 @@ impl Machine {
     /// # Errors
     /// When it cannot be read or does not fit.
     pub fn load(&self, kernel: &std::path::Path, initrd: Option<&std::path::Path>, cmdline: &str) -> Result<(), VmmError> {
-        let tables = acpi::Machine { cpus: self.cpus, window64: self.window64.clone() };
+        let tables = acpi::Machine { cpus: self.cpus, window64: self.window64.clone(), nodes: self.board.platform.nodes() };
         let rsdp = acpi::write(&self.ram.host(), &tables)?;
         let entry = boot::load(&self.ram, Image { kernel, initrd, cmdline, rsdp })?;
         self.set_entry(entry)

@@ -21,13 +21,11 @@ pub fn run(config: VmConfig, observer: Arc<dyn Observer>, cancel: &EventFd) -> R
     if !(1..=VmConfig::MAX_CPUS).contains(&config.cpus) {
         return Err(VmmError::Cpus { got: config.cpus });
     }
-    if config.devices.len() > VmConfig::MAX_DEVICES {
-        return Err(VmmError::Devices { got: config.devices.len() });
-    }
+    VmConfig::check_devices(&config.devices)?;
     let journal = Arc::new(Journal::new(observer.clone()));
     let chassis = Chassis::new(config.memory, config.cpus, config.watch.pages(), journal.clone())?;
-    let wiring::Wired { pci, coherence, watch, code } = wiring::populate(&chassis, &config, observer.clone())?;
-    let machine = chassis.assemble(pci, watch, observer)?;
+    let wiring::Wired { pci, platform, coherence, watch, code } = wiring::populate(&chassis, &config, observer.clone())?;
+    let machine = chassis.assemble(pci, platform, watch, observer)?;
     journal.phase("machine");
     machine.load(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
     journal.phase("loaded");

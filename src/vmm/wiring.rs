@@ -4,16 +4,17 @@ use crate::code::GuestCode;
 use crate::config::VmConfig;
 use crate::end::End;
 use crate::error::VmmError;
-use crate::irq::Vectors;
+use crate::irq::{Pin, Vectors};
 use crate::journal::Journal;
 use crate::machine::{Chassis, Foundation};
 use crate::observer::Observer;
 use crate::pci::agent::{self, AgentSink};
 use crate::pci::{Curtain, PciRoot, Watcher};
+use crate::platform::PlatformBus;
 use crate::watch::Watch;
 use dmavet_agent::{Agent, AgentEvent};
 use dmavet_coherence::{Bdf, Coherence, Faults, Requester, SiteId};
-use dmavet_devices::bus::{DeviceContext, DeviceMemory, MsiMessage, MsiSink};
+use dmavet_devices::bus::{DeviceContext, DeviceMemory, LineSink, MsiMessage, MsiSink, PlatformContext};
 use dmavet_devices::pci::host_bridge;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,8 @@ const FIRST_DEVICE: u8 = 2;
 pub struct Wired {
     /// The bus.
     pub pci: PciRoot,
+    /// The devices on none.
+    pub platform: PlatformBus,
     /// The core the devices see memory through.
     pub coherence: Coherence,
     /// The CPU watch, if it is on.
@@ -57,19 +60,36 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     pci.add(HOST_BRIDGE, Box::new(host_bridge()), None, None);
     let agent = Agent::new(coherence.clone(), chassis.memory());
     pci.add(AGENT, Box::new(agent::function(agent, sink)), None, None);
-    for (slot, spec) in (FIRST_DEVICE..).zip(&config.devices) {
-        let bdf = Bdf::new(0, slot, 0);
-        let requester = Requester::Pci(bdf);
-        coherence.add_device(requester, spec.name());
-        let view = coherence.view(requester);
-        let memory = DeviceMemory { poll: view.polling(), used: view };
-        let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
-        let context = DeviceContext { memory, msi };
-        let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, code: code.clone(), sites: Mutex::default() });
-        let function = dmavet_devices::build(spec, context).map_err(|source| VmmError::Device { device: spec.to_string(), source })?;
-        pci.add(bdf, function, Some(curtain.clone()), Some(watcher));
+    let mut platform = PlatformBus::default();
+    let (mut slots, mut numbers) = (FIRST_DEVICE.., 0u16..);
+    for spec in &config.devices {
+        let failed = |source| VmmError::Device { device: spec.to_string(), source };
+        let part = |requester| {
+            coherence.add_device(requester, spec.name());
+            let view = coherence.view(requester);
+            let memory = DeviceMemory { poll: view.polling(), used: view };
+            let tie = Tie { coherence: coherence.clone(), requester, code: code.clone(), sites: Mutex::default() };
+            (memory, Arc::new(tie))
+        };
+        if spec.is_platform() {
+            let Some(number) = numbers.next() else { continue };
+            let requester = Requester::Platform(number);
+            let (memory, tie) = part(requester);
+            let pin = Pin::new(router.clone(), PlatformBus::gsi(number));
+            let line = Arc::new(Level { pin, coherence: coherence.clone(), requester });
+            let device = dmavet_devices::build_platform(spec, PlatformContext { memory, line }).map_err(failed)?;
+            platform.add(number, device, tie);
+        } else {
+            let Some(slot) = slots.next() else { continue };
+            let bdf = Bdf::new(0, slot, 0);
+            let requester = Requester::Pci(bdf);
+            let (memory, tie) = part(requester);
+            let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
+            let function = dmavet_devices::build(spec, DeviceContext { memory, msi }).map_err(failed)?;
+            pci.add(bdf, function, Some(curtain.clone()), Some(tie));
+        }
     }
-    Ok(Wired { pci, coherence, watch, code })
+    Ok(Wired { pci, platform, coherence, watch, code })
 }
 
 /// Sites of register writes by address, good for one generation of the guest's code.
@@ -141,6 +161,22 @@ impl MsiSink for Signals {
     fn trigger(&self, vector: u16) {
         self.coherence.signalled(self.requester);
         self.vectors.trigger(vector);
+    }
+}
+
+/// The same for the line of a platform device.
+struct Level {
+    pin: Pin,
+    coherence: Coherence,
+    requester: Requester,
+}
+
+impl LineSink for Level {
+    fn set(&self, high: bool) {
+        if high {
+            self.coherence.signalled(self.requester);
+        }
+        self.pin.set(high);
     }
 }
 

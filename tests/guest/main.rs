@@ -3,8 +3,10 @@
 mod conformance;
 mod devices;
 mod expect;
+mod hostile;
 mod machines;
 mod mistakes;
+mod platform;
 mod record;
 mod rules;
 mod stacks;

@@ -34,6 +34,8 @@ fn wrong_arguments() {
     assert_told(&dmavet(["run", "--fault", "map"]), 2, &["--fault", "nth is missing", "KIND,nth=N"]);
     assert_told(&dmavet(["run", "--device", "virtio-blk,file=/nowhere/disk"]), 2, &["/nowhere/disk"]);
     assert_told(&dmavet(["run", "--device", "virtio-blk,size=0"]), 2, &["size=0", "1 to 16384"]);
+    let five = [&["run", "--module", "ref:ncdma"][..], &["--device", "ncdma-platform"].repeat(5)].concat();
+    assert_told(&dmavet(five), 2, &["5 platform devices", "room for 4"]);
     assert_told(&dmavet(["run", "--device", "virtio-net,mergeable=maybe"]), 2, &["mergeable=maybe", "on or off"]);
     assert_told(&dmavet(["run", "--module", "ref:ncdma", "--script", "/nowhere/s.sh"]), 2, &["/nowhere/s.sh"]);
     assert_told(&dmavet(["explain", "DV999"]), 2, &["DV999", "list rules"]);

@@ -1,4 +1,4 @@
-//! The state machine of ncdma. Section numbers are those of `docs/ncdma.md`.
+//! The state machine of ncdma, the same on every bus. Section numbers are those of `docs/ncdma.md`.
 //!
 //! Everything happens inside the register write that asks for it. What one write can cost is bounded: a doorbell works off at most
 //! SIZE - 1 descriptors, each moves at most 1 MiB, and the generator makes at most 256 frames of 64 KiB.
@@ -8,12 +8,11 @@ mod registers;
 use super::NcdmaSpec;
 use super::ring::Ring;
 use super::spec::{
-    BARS, CTRL_ENABLE, CTRL_INT_ENABLE, DESCRIPTOR_READ, Descriptor, ErrorCode, FLAG_IRQ, FLAG_OWN, FLAGS_OPCODE, FLAGS_RESERVED,
-    FNV_BASIS, FNV_PRIME, IDENTITY, INT_ERROR, MAX_BUFFER, MAX_FRAME, MSIX, OP_CHECKSUM, OP_COPY, OP_FILL, OP_RECEIVE, OP_SEND,
-    REGISTER_BAR, REGISTERS, RingId, STATUS_BLOCK_SIZE, STATUS_ERROR, STATUS_OK, TX_LOOPBACK, WRITE_BACK,
+    CTRL_ENABLE, CTRL_INT_ENABLE, DESCRIPTOR_READ, Descriptor, ErrorCode, FLAG_IRQ, FLAG_OWN, FLAGS_OPCODE, FLAGS_RESERVED, FNV_BASIS,
+    FNV_PRIME, INT_ERROR, MAX_BUFFER, MAX_FRAME, OP_CHECKSUM, OP_COPY, OP_FILL, OP_RECEIVE, OP_SEND, REGISTERS, RingId, STATUS_BLOCK_SIZE,
+    STATUS_ERROR, STATUS_OK, TX_LOOPBACK, WRITE_BACK,
 };
 use crate::bus::DeviceMemory;
-use crate::pci::{BarSpec, Identity, Model, MsixSpec, Vectors};
 use std::fmt;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
@@ -88,6 +87,23 @@ impl<M: GuestMemory> Ncdma<M> {
     /// A device after power-on.
     pub(super) fn new(memory: DeviceMemory<M>, spec: &NcdmaSpec) -> Self {
         Self { memory, address_bits: spec.mask(), state: State::default(), buffer: Vec::new(), messages: 0 }
+    }
+
+    /// Reads registers; what is none of them is all-ones.
+    pub(super) fn read_registers(&self, offset: u64, data: &mut [u8]) {
+        REGISTERS.read(offset, data, |reg| u64::from(self.read_register(reg)));
+    }
+
+    /// Writes a register and does what follows from it: the INT_STATUS bits whose message is to be sent.
+    pub(super) fn write_registers(&mut self, offset: u64, data: &[u8]) -> u32 {
+        REGISTERS.write(offset, data, |reg, value, _| self.write_register(reg, low(value)));
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Back to the state after power-on.
+    pub(super) fn power_on(&mut self) {
+        self.state = State::default();
+        self.messages = 0;
     }
 
     /// Works off what the command or transmit ring holds.
@@ -284,7 +300,7 @@ impl<M: GuestMemory> Ncdma<M> {
     }
 
     /// The INT_STATUS bits that mask and INT_ENABLE let through.
-    const fn interrupting(&self) -> u32 {
+    pub(super) const fn interrupting(&self) -> u32 {
         if self.state.ctrl & CTRL_INT_ENABLE != 0 { self.state.int_status & self.state.int_mask } else { 0 }
     }
 
@@ -373,45 +389,6 @@ impl State {
             RingId::Transmit => transmit,
             RingId::Receive => receive,
         }
-    }
-}
-
-impl<M: GuestMemory + Send> Model for Ncdma<M> {
-    fn identity(&self) -> Identity {
-        IDENTITY
-    }
-
-    fn bars(&self) -> Vec<BarSpec> {
-        BARS.to_vec()
-    }
-
-    fn msix(&self) -> Option<MsixSpec> {
-        Some(MSIX)
-    }
-
-    fn power_management(&self) -> bool {
-        true
-    }
-
-    fn read_bar(&mut self, bar: usize, offset: u64, data: &mut [u8]) {
-        if bar == REGISTER_BAR {
-            REGISTERS.read(offset, data, |reg| u64::from(self.read_register(reg)));
-        } else {
-            data.fill(0xff);
-        }
-    }
-
-    fn write_bar(&mut self, bar: usize, offset: u64, data: &[u8]) -> Vectors {
-        if bar == REGISTER_BAR {
-            REGISTERS.write(offset, data, |reg, value, _| self.write_register(reg, low(value)));
-        }
-        let messages = std::mem::take(&mut self.messages);
-        (0..MSIX.vectors).filter(|vector| messages >> vector & 1 != 0).fold(Vectors::NONE, Vectors::with)
-    }
-
-    fn reset(&mut self) {
-        self.state = State::default();
-        self.messages = 0;
     }
 }
 

@@ -4,12 +4,16 @@ use crate::pci::{BarSpec, Identity, MsixSpec};
 use crate::registers::Access::{self, Ro, Rw, W1c, Wo};
 use crate::registers::{Register, RegisterMap, Widths};
 
-// Section 2: PCI identity.
+// Section 2: identity on PCI, and without.
 pub(super) const IDENTITY: Identity = Identity::dmavet(0x0010, 0x08_01_00);
 pub(super) const REGISTER_BAR: usize = 0;
-pub(super) const BARS: [BarSpec; 2] = [BarSpec::memory32(REGISTER_BAR, 0x1000), BarSpec::memory32(1, 0x1000)];
+pub(super) const BARS: [BarSpec; 2] = [BarSpec::memory32(REGISTER_BAR, REGISTER_BYTES), BarSpec::memory32(1, 0x1000)];
 pub(super) const MSIX: MsixSpec = MsixSpec::own_bar(4, 1);
 pub(super) const ERROR_VECTOR: u16 = 3;
+/// Bytes of the register window.
+pub(super) const REGISTER_BYTES: u64 = 0x1000;
+/// What a driver matches where there is no PCI.
+pub(super) const COMPATIBLE: &str = "dmavet,ncdma";
 
 // Section 3: registers.
 pub(super) const ID: u32 = 0x4e43_4d41;

@@ -3,6 +3,7 @@
 mod errors;
 mod fuzz;
 mod interrupts;
+mod platform;
 mod work;
 
 use super::Ncdma;

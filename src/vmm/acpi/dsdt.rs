@@ -1,12 +1,13 @@
-//! The DSDT: the PCI host bridge, the area of its ECAM, the serial port, and S5.
+//! The DSDT: the PCI host bridge, the area of its ECAM, the serial port, platform devices, and S5.
 
 use super::{LAST_BUS, OEM, OEM_REVISION, OEM_TABLE, path};
 use crate::layout::{COM1, COM1_GSI, ECAM, INTX_GSI, PORT_WINDOW, POWER_PORTS, WINDOW32};
 use crate::legacy::power;
+use crate::platform::Node;
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Package, PackageBuilder,
-    ResourceTemplate, Return, Scope, ZERO,
+    ResourceTemplate, Return, Scope, Uuid, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use std::ops::Range;
@@ -19,12 +20,15 @@ const REVISION: u8 = 2;
 const SLOTS: u32 = 32;
 
 /// The whole table.
-pub fn build(window64: &Range<u64>) -> Sdt {
+pub fn build(window64: &Range<u64>, nodes: &[Node]) -> Sdt {
     let mut dsdt = Sdt::new(*b"DSDT", HEADER, REVISION, OEM, OEM_TABLE, OEM_REVISION);
     let off = power::S5_TYPE;
     Name::new(path("_S5_"), &Package::new(vec![&off, &off, &ZERO, &ZERO])).to_aml_bytes(&mut dsdt);
     let (bridge, board, serial) = (HostBridge(window64.clone()), Board, Com1);
-    Scope::new(path("_SB_"), vec![&bridge, &board, &serial]).to_aml_bytes(&mut dsdt);
+    let nodes: Vec<_> = nodes.iter().map(Platform).collect();
+    let mut devices: Vec<&dyn Aml> = vec![&bridge, &board, &serial];
+    devices.extend(nodes.iter().map(|node| node as &dyn Aml));
+    Scope::new(path("_SB_"), devices).to_aml_bytes(&mut dsdt);
     dsdt.update_checksum();
     dsdt
 }
@@ -108,6 +112,38 @@ impl Aml for Com1 {
                 &Name::new(path("_UID"), &ZERO),
                 &Name::new(path("_DDN"), &"COM1"),
                 &Name::new(path("_CRS"), &resources),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// `\_SB.NDnn` (PRP0001): a device whose driver matches a devicetree string (Linux: Documentation/firmware-guide/acpi/enumeration.rst).
+struct Platform<'a>(&'a Node);
+
+/// Device properties (ACPI `_DSD` Implementation Guide, section 3).
+const PROPERTIES: &str = "daffd814-6eba-4d8c-8a91-bc9bbf4aa301";
+
+impl Aml for Platform<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        let Node { number, compatible, window, gsi } = self.0;
+        let registers = Memory32Fixed::new(true, low(window.start), low(window.end - window.start));
+        // Level-triggered, high, nobody else's.
+        let line = Interrupt::new(true, false, false, false, *gsi);
+        let resources = ResourceTemplate::new(vec![&registers, &line]);
+        let (compatible_key, number_key) = ("compatible", "dmavet,node");
+        let compatible = Package::new(vec![&compatible_key, compatible]);
+        let node = Package::new(vec![&number_key, number]);
+        let properties = Package::new(vec![&compatible, &node]);
+        Device::new(
+            path(&format!("ND{number:02}")),
+            vec![
+                &Name::new(path("_HID"), &"PRP0001"),
+                &Name::new(path("_UID"), number),
+                // Its DMA does not see the CPU's caches (ACPI 6.5 section 6.2.17).
+                &Name::new(path("_CCA"), &ZERO),
+                &Name::new(path("_CRS"), &resources),
+                &Name::new(path("_DSD"), &Package::new(vec![&Uuid::new(PROPERTIES), &properties])),
             ],
         )
         .to_aml_bytes(sink);

@@ -5,6 +5,7 @@ mod dsdt;
 
 use crate::layout::{self, ECAM, POWER_PORTS, boot};
 use crate::legacy::power;
+use crate::platform::Node;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
@@ -50,6 +51,8 @@ pub struct Machine {
     pub cpus: u8,
     /// Window for 64-bit BARs.
     pub window64: Range<u64>,
+    /// Platform devices.
+    pub nodes: Vec<Node>,
 }
 
 /// Writes the tables and returns the address of the RSDP.
@@ -71,7 +74,7 @@ fn build(machine: &Machine) -> (Vec<u8>, u64) {
     let mut image = Image::default();
     // The RSDP comes first, where a kernel that scans the BIOS area meets it at once; its room is filled at the end.
     let rsdp = image.put(&[0; 36]);
-    let dsdt = image.table(&dsdt::build(&machine.window64));
+    let dsdt = image.table(&dsdt::build(&machine.window64, &machine.nodes));
     let fadt = image.table(&fadt(dsdt));
     let madt = image.table(&madt(machine.cpus));
     let mcfg = image.table(&mcfg());

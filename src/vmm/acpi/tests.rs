@@ -1,7 +1,11 @@
 use super::*;
 
 fn machine(cpus: u8) -> Machine {
-    Machine { cpus, window64: layout::WINDOW64 }
+    let node = |number: u16| {
+        let start = layout::PLATFORM.start + u64::from(number) * layout::PLATFORM_STRIDE;
+        Node { number, compatible: "dmavet,ncdma", window: start..start + 0x1000, gsi: layout::PLATFORM_GSI + u32::from(number) }
+    };
+    Machine { cpus, window64: layout::WINDOW64, nodes: (0..4).map(node).collect() }
 }
 
 fn le32(image: &[u8], offset: usize) -> u32 {
@@ -59,4 +63,17 @@ fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
 fn the_largest_machine_fits() {
     let (image, _) = build(&machine(crate::VmConfig::MAX_CPUS));
     assert!(image.len() as u64 <= boot::RESET_VECTOR - boot::ACPI, "{} bytes", image.len());
+}
+
+#[test]
+fn every_platform_device_is_a_node_of_its_own() {
+    let (image, _) = build(&machine(1));
+    let count = |what: &[u8]| image.windows(what.len()).filter(|window| *window == what).count();
+    for (what, times) in [(&b"PRP0001"[..], 4), (b"ND00", 1), (b"ND03", 1), (b"dmavet,ncdma", 4), (b"dmavet,node", 4)] {
+        assert_eq!(count(what), times, "{}", String::from_utf8_lossy(what));
+    }
+    // A fixed 32-bit window and an extended interrupt descriptor: consumer, level, high, exclusive (ACPI 6.5 sections 6.4.3.4 and 6.4.3.6).
+    assert_eq!(count(&[0x86, 9, 0, 1, 0, 0, 1, 0xfd, 0, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 21, 0, 0, 0]), 1);
+    // The bytes of the UUID, its first three parts in little-endian order.
+    assert_eq!(count(&[0x14, 0xd8, 0xff, 0xda, 0xba, 0x6e, 0x8c, 0x4d, 0x8a, 0x91, 0xbc, 0x9b, 0xbf, 0x4a, 0xa3, 0x01]), 4);
 }

@@ -24,7 +24,7 @@ fn board() -> Board {
     ports.add(POWER_PORTS..POWER_PORTS + power::LEN, Box::new(AcpiPower));
     ports.add(0x64..0x65, Box::new(KeyboardReset));
     let ram = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap());
-    Board { ports, pci, ram, activity: Arc::default(), end: Arc::new(EndCell::new().unwrap()) }
+    Board { ports, pci, platform: PlatformBus::default(), ram, activity: Arc::default(), end: Arc::new(EndCell::new().unwrap()) }
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn machine(pci: PciRoot, code: &[u8], entry: Entry) -> (Machine, Arc<Recorder>) 
     let memory = chassis.memory();
     boot::write_long_mode(&memory).unwrap();
     memory.write_slice(code, GuestAddress(CODE)).unwrap();
-    let machine = chassis.assemble(pci, None, recorder.clone()).unwrap();
+    let machine = chassis.assemble(pci, PlatformBus::default(), None, recorder.clone()).unwrap();
     machine.set_entry(entry).unwrap();
     (machine, recorder)
 }
@@ -206,7 +206,7 @@ fn two_cpus_stop_together() {
     let journal = Arc::new(Journal::new(recorder.clone()));
     let chassis = Chassis::new(GuestRam::MIN, 2, Pages::Any, journal).unwrap_or_else(|error| panic!("this test needs a KVM: {error}"));
     chassis.memory().write_slice(&SPIN, GuestAddress(CODE)).unwrap();
-    let machine = chassis.assemble(PciRoot::default(), None, recorder).unwrap();
+    let machine = chassis.assemble(PciRoot::default(), PlatformBus::default(), None, recorder).unwrap();
     machine.set_entry(Entry::Real { rip: 0 }).unwrap();
     let cancel = never();
     let other = cancel.try_clone().unwrap();

@@ -13,6 +13,7 @@ use crate::machine::{Chassis, Machine};
 use crate::memory::{GuestRam, Pages};
 use crate::observer::Silent;
 use crate::pci::PciRoot;
+use crate::platform::PlatformBus;
 use crate::vcpu::state::Entry;
 use crate::watch::{Watch, WatchConfig};
 use crate::watchdog::Watchdog;
@@ -57,7 +58,7 @@ impl Bench {
         let code = Arc::new(GuestCode::new(PathBuf::new(), Vec::new()));
         let watch = chassis.watch(config, &core, code)?;
         boot::write_long_mode(&ram)?;
-        let machine = chassis.assemble(PciRoot::default(), watch.clone(), observer)?;
+        let machine = chassis.assemble(PciRoot::default(), PlatformBus::default(), watch.clone(), observer)?;
         Ok(Self { machine, core, watch, ram })
     }
 

@@ -11,6 +11,7 @@ use crate::machine::{Chassis, Machine, Remains};
 use crate::memory::{GuestRam, Pages};
 use crate::observer::testing::Recorder;
 use crate::pci::PciRoot;
+use crate::platform::PlatformBus;
 use crate::vcpu::state::Entry;
 use crate::watchdog::Watchdog;
 use crate::{Timeouts, boot};
@@ -42,7 +43,7 @@ fn guest(cpus: u8, code: &[u8], tier: TierChoice) -> Guest {
     let config = WatchConfig { policy: WatchPolicy::All, tier, ..WatchConfig::OFF };
     let code = Arc::new(GuestCode::new("/nonexistent".into(), Vec::new()));
     let watch = chassis.watch(config, &core, code).unwrap().unwrap();
-    let machine = chassis.assemble(PciRoot::default(), Some(watch.clone()), recorder).unwrap();
+    let machine = chassis.assemble(PciRoot::default(), PlatformBus::default(), Some(watch.clone()), recorder).unwrap();
     machine.set_entry_of_all(Entry::Linux64 { rip: CODE }, 0x2_0000).unwrap();
     close(&watch, &[DATA], Guard::Closed);
     Guest { machine, watch, ram }
