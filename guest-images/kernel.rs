@@ -104,6 +104,19 @@ impl Default for KernelSpec {
     }
 }
 
+impl KernelSpec {
+    /// The same kernel with drivers for more hardware, if there is one.
+    #[must_use]
+    pub fn with_more_drivers(&self) -> Option<Self> {
+        match self {
+            Self::Debian { version, flavour } if flavour == "cloud" => {
+                Some(Self::Debian { version: version.clone(), flavour: "generic".into() })
+            }
+            Self::Debian { .. } | Self::Own { .. } => None,
+        }
+    }
+}
+
 impl FromStr for KernelSpec {
     type Err = KernelError;
 

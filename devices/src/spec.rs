@@ -1,6 +1,7 @@
 //! What a user writes to get a device: `NAME[,KEY=VALUE]...`, as in `--device ncdma,mask=32`.
 
 use crate::bus::{DeviceContext, PciFunction};
+use crate::e1000::{self, E1000Spec};
 use crate::ncdma::{self, NcdmaSpec};
 use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
 use crate::virtio_console::{self, VirtioConsoleSpec};
@@ -15,6 +16,8 @@ use vm_memory::GuestMemory;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceSpec {
+    /// The Intel 82540EM network controller.
+    E1000(E1000Spec),
     /// The reference DMA engine.
     Ncdma(NcdmaSpec),
     /// The virtio block device.
@@ -119,7 +122,8 @@ pub enum SpecError {
 /// Every model, in the order of a list for people.
 #[must_use]
 pub const fn models() -> &'static [ModelInfo] {
-    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
+    const MODELS: &[ModelInfo] =
+        &[E1000Spec::INFO, NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
     MODELS
 }
 
@@ -138,6 +142,7 @@ pub enum BuildError {
 /// Something the specification names on this machine cannot be had.
 pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Result<Box<dyn PciFunction>, BuildError> {
     Ok(match spec {
+        DeviceSpec::E1000(E1000Spec) => Box::new(e1000::new(context)),
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
         DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
         DeviceSpec::VirtioConsole(spec) => Box::new(virtio_console::new(context, spec)),
@@ -151,6 +156,7 @@ impl DeviceSpec {
     #[must_use]
     pub const fn info(&self) -> &'static ModelInfo {
         match self {
+            Self::E1000(_) => &E1000Spec::INFO,
             Self::Ncdma(_) => &NcdmaSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
             Self::VirtioConsole(_) => &VirtioConsoleSpec::INFO,
@@ -164,7 +170,7 @@ impl DeviceSpec {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::VirtioBlk(spec) => spec.file(),
-            Self::Ncdma(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
+            Self::E1000(_) | Self::Ncdma(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
         }
     }
 
@@ -178,6 +184,7 @@ impl DeviceSpec {
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::E1000(spec) => spec.fmt(f),
             Self::Ncdma(spec) => spec.fmt(f),
             Self::VirtioBlk(spec) => spec.fmt(f),
             Self::VirtioConsole(spec) => spec.fmt(f),
@@ -202,6 +209,7 @@ impl FromStr for DeviceSpec {
         let pairs = pairs(info, rest)?;
         // The name was found in the table above.
         match info.name {
+            "e1000" => E1000Spec::from_pairs(&pairs).map(Self::E1000),
             "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
             "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
             "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
@@ -253,6 +261,7 @@ mod tests {
     #[test]
     fn a_specification_reads_back_as_written() {
         let texts = [
+            "e1000",
             "ncdma",
             "ncdma,mask=32",
             "virtio-console",
@@ -272,10 +281,10 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        const KNOWN: &str = "ncdma, virtio-blk, virtio-console, virtio-net, virtio-rng";
+        const KNOWN: &str = "e1000, ncdma, virtio-blk, virtio-console, virtio-net, virtio-rng";
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
-        assert_eq!(error("e1000"), format!("there is no device model \"e1000\"; models: {KNOWN}"));
+        assert_eq!(error("e100"), format!("there is no device model \"e100\"; models: {KNOWN}"));
         assert_eq!(error("ncdma,"), "device ncdma: \"\" (part 1) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,mask=32,fast"), "device ncdma: \"fast\" (part 2) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,bits=32"), "device ncdma has no key \"bits\"; keys: mask");

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::end::EndCell;
+use crate::intx::Pin;
 use crate::layout::IO_APIC_PINS;
 
 /// Which message each MSI GSI sends. GSIs below [`IO_APIC_PINS`] are the I/O APIC's.
@@ -128,10 +129,11 @@ impl Router {
     }
 }
 
-/// The MSI-X vectors of one function. A vector gets its GSI and its irqfd when it is first unmasked.
+/// The interrupts of one function: its pin and its MSI-X vectors. A vector gets its GSI and its irqfd when it is first unmasked.
 #[derive(Debug)]
 pub struct Vectors {
     router: Arc<Router>,
+    pin: Pin,
     vectors: Mutex<BTreeMap<u16, (u32, EventFd)>>,
 }
 
@@ -139,9 +141,9 @@ impl Vectors {
     /// The most vectors MSI-X allows (PCI 3.0 section 6.8.2.3).
     const MAX: u16 = 2048;
 
-    /// Vectors routed through `router`.
-    pub fn new(router: Arc<Router>) -> Arc<Self> {
-        Arc::new(Self { router, vectors: Mutex::default() })
+    /// Vectors routed through `router`, beside `pin`.
+    pub fn new(router: Arc<Router>, pin: Pin) -> Arc<Self> {
+        Arc::new(Self { router, pin, vectors: Mutex::default() })
     }
 
     fn vectors(&self) -> MutexGuard<'_, BTreeMap<u16, (u32, EventFd)>> {
@@ -169,6 +171,10 @@ impl MsiSink for Vectors {
             // Refused only when the counter would overflow: KVM has an interrupt pending then.
             let _ = fd.write(1);
         }
+    }
+
+    fn set_pin(&self, asserted: bool) {
+        self.pin.set(asserted);
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Wired {
 /// # Errors
 /// When the core refuses its settings, or a device cannot be built.
 pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<Wired, VmmError> {
-    let Foundation { router, end, activity, journal } = chassis.foundation.clone();
+    let Foundation { router, lines, end, activity, journal } = chassis.foundation.clone();
     let mut settings = config.coherence.clone();
     settings.watch = config.watch.policy;
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
@@ -63,7 +63,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
         coherence.add_device(requester, spec.name());
         let view = coherence.view(requester);
         let memory = DeviceMemory { poll: view.polling(), used: view };
-        let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
+        let msi = Arc::new(Signals { vectors: Vectors::new(router.clone(), lines.pin(slot)), coherence: coherence.clone(), requester });
         let context = DeviceContext { memory, msi };
         let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, code: code.clone(), sites: Mutex::default() });
         let function = dmavet_devices::build(spec, context).map_err(|source| VmmError::Device { device: spec.to_string(), source })?;
@@ -141,6 +141,12 @@ impl MsiSink for Signals {
     fn trigger(&self, vector: u16) {
         self.coherence.signalled(self.requester);
         self.vectors.trigger(vector);
+    }
+    fn set_pin(&self, asserted: bool) {
+        if asserted {
+            self.coherence.signalled(self.requester);
+        }
+        self.vectors.set_pin(asserted);
     }
 }
 
