@@ -4,6 +4,9 @@
 //! It runs only when the device has something for it or from it, and its clock counts such occasions: runs do not depend on time. The
 //! wire loses nothing, so no timer is needed; frames wait until the guest has buffers for them.
 
+#[cfg(test)]
+pub(crate) mod guest;
+
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
