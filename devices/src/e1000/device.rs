@@ -137,7 +137,11 @@ impl<M: GuestMemory> E1000<M> {
     }
 
     fn set(&mut self, register: Register, value: u32) {
-        let entry = |array: &mut [u32], index: usize| array.get_mut(index).map(|entry| *entry = value).unwrap_or_default();
+        let entry = |array: &mut [u32], index: usize| {
+            if let Some(entry) = array.get_mut(index) {
+                *entry = value;
+            }
+        };
         let mac = &mut self.mac;
         match register {
             Register::Ctrl => self.control(value),

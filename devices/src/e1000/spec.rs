@@ -39,7 +39,7 @@ pub(super) enum Register {
     Address(usize),
     /// A dword of the VLAN filter table array.
     Vlan(usize),
-    /// A register that keeps what is written and has no further effect, or one that is looked up by its offset when needed.
+    /// One of [`PLAIN`], by offset.
     Plain(u64),
 }
 
@@ -53,7 +53,7 @@ pub(super) enum RingRegister {
     Tail,
 }
 
-/// VLAN Ether Type and Receive Checksum Control have a meaning here.
+/// VLAN Ether Type: the one of the plain registers that is looked at.
 pub(super) const VET: u64 = 0x0038;
 
 const STATISTICS: u64 = 0x4000;
@@ -104,48 +104,46 @@ pub(super) fn register(offset: u64) -> Option<Register> {
     })
 }
 
-/// Registers that keep what is written, with their value after a reset: CTRL_EXT, FLA, FCAL, FCAH, FCT, VET, ITR, FCTTV, TXCW, TIPG, AIT,
-/// LEDCTL, PBA, FCRTL, FCRTH, RDTR, RXDCTL, RADV, RSRPD, TXDMAC, TDFH, TDFT, TDFHS, TDFTS, TDFPC, TIDV, TXDCTL, TADV, TSPMT, RXCSUM, WUC,
-/// WUFC, WUS, MANC, IPAV, IP4AT, WUPL.
+/// Registers that keep what is written, with their value after a reset.
 ///
 /// The interrupt delays among them count for nothing: an interrupt is due when there is something to tell.
 pub(super) const PLAIN: [(u64, u32); 44] = [
-    (0x0018, 0),
-    (0x001c, 0),
-    (0x0028, 0),
-    (0x002c, 0),
-    (0x0030, 0),
-    (VET, 0),
-    (0x00c4, 0),
-    (0x0170, 0),
-    (0x0178, 0),
-    (0x0410, 0),
-    (0x0458, 0),
-    (0x0e00, 0x0706_8302),
-    (0x1000, 0x0010_0030),
-    (0x2160, 0),
-    (0x2168, 0),
-    (0x2820, 0),
-    (0x2828, 0x0001_0000),
-    (0x282c, 0),
-    (0x2c00, 0),
-    (0x3000, 1),
-    (0x3410, 0),
-    (0x3418, 0),
-    (0x3420, 0),
-    (0x3428, 0),
-    (0x3430, 0),
-    (0x3820, 0),
-    (0x3828, 0),
-    (0x382c, 0),
-    (0x3830, 0),
-    (0x5000, 0),
-    (0x5800, 0),
-    (0x5808, 0),
-    (0x5810, 0),
-    (0x5820, 0),
-    (0x5838, 0),
-    (0x5840, 0),
+    (0x0018, 0),           // CTRL_EXT
+    (0x001c, 0),           // FLA
+    (0x0028, 0),           // FCAL
+    (0x002c, 0),           // FCAH
+    (0x0030, 0),           // FCT
+    (VET, 0),              // VET
+    (0x00c4, 0),           // ITR
+    (0x0170, 0),           // FCTTV
+    (0x0178, 0),           // TXCW
+    (0x0410, 0),           // TIPG
+    (0x0458, 0),           // AIT
+    (0x0e00, 0x0706_8302), // LEDCTL
+    (0x1000, 0x0010_0030), // PBA
+    (0x2160, 0),           // FCRTL
+    (0x2168, 0),           // FCRTH
+    (0x2820, 0),           // RDTR
+    (0x2828, 0x0001_0000), // RXDCTL
+    (0x282c, 0),           // RADV
+    (0x2c00, 0),           // RSRPD
+    (0x3000, 1),           // TXDMAC
+    (0x3410, 0),           // TDFH
+    (0x3418, 0),           // TDFT
+    (0x3420, 0),           // TDFHS
+    (0x3428, 0),           // TDFTS
+    (0x3430, 0),           // TDFPC
+    (0x3820, 0),           // TIDV
+    (0x3828, 0),           // TXDCTL
+    (0x382c, 0),           // TADV
+    (0x3830, 0),           // TSPMT
+    (0x5000, 0),           // RXCSUM
+    (0x5800, 0),           // WUC
+    (0x5808, 0),           // WUFC
+    (0x5810, 0),           // WUS
+    (0x5820, 0),           // MANC
+    (0x5838, 0),           // IPAV
+    (0x5840, 0),           // IP4AT, eight words
     (0x5844, 0),
     (0x5848, 0),
     (0x584c, 0),
@@ -153,7 +151,7 @@ pub(super) const PLAIN: [(u64, u32); 44] = [
     (0x5854, 0),
     (0x5858, 0),
     (0x585c, 0),
-    (0x5900, 0),
+    (0x5900, 0), // WUPL
 ];
 
 // Device Control (section 13.4.1).

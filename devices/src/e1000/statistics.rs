@@ -93,8 +93,9 @@ impl Statistics {
             return *counter;
         }
         let value = std::mem::take(counter);
-        if let Some(low) = register.checked_sub(1).filter(|low| OCTETS.contains(low)) {
-            self.0.get_mut(low).map(std::mem::take);
+        let low = register.checked_sub(1).filter(|low| OCTETS.contains(low));
+        if let Some(low) = low.and_then(|low| self.0.get_mut(low)) {
+            *low = 0;
         }
         value
     }
