@@ -247,7 +247,8 @@ pub(crate) fn bad_value(info: &ModelInfo, key: &KeyInfo, value: &str) -> SpecErr
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
+    let names = names.collect::<Vec<_>>();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 #[cfg(test)]
@@ -285,6 +286,7 @@ mod tests {
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("e100"), format!("there is no device model \"e100\"; models: {KNOWN}"));
+        assert_eq!(error("e1000,mac=1"), "device e1000 has no key \"mac\"; keys: none");
         assert_eq!(error("ncdma,"), "device ncdma: \"\" (part 1) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,mask=32,fast"), "device ncdma: \"fast\" (part 2) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,bits=32"), "device ncdma has no key \"bits\"; keys: mask");
