@@ -345,3 +345,29 @@ fn a_loop_without_descriptors_loses_frames() {
     assert_eq!((board.get(0x4010), board.get(ICR) & 0x40), (2, 0x40));
     assert_eq!(board.frames().len(), 63);
 }
+
+#[test]
+fn a_frame_is_delivered_as_a_whole_or_not_at_all() {
+    let mut board = Board::looping(1 << 3 | 3 << 16);
+    board.buffer = 256;
+    board.set(RX + TAIL, 2);
+    board.transmit(&payload(600), 0, 0);
+    assert_eq!((board.get(RX + HEAD), board.get(0x4010)), (0, 1), "three buffers are needed");
+    board.set(RX + TAIL, 3);
+    board.transmit(&payload(600), 0, 0);
+    assert_eq!(board.get(RX + HEAD), 3);
+    assert_eq!(board.frames(), [payload(600)]);
+}
+
+#[test]
+fn frames_are_counted_by_size() {
+    let mut board = Board::looping(1 << 3);
+    // With their check sequences: 64, 65 and 127, 128 and 255, 256 and 511, 512 and 1023, 1024 bytes.
+    for len in [60, 61, 123, 124, 251, 252, 507, 508, 1019, 1020] {
+        board.transmit(&payload(len), 0, 0);
+    }
+    for first in [0x405c, 0x40d8] {
+        let bins: Vec<u32> = (0..6).map(|bin| board.get(first + bin * 4)).collect();
+        assert_eq!(bins, [1, 2, 2, 2, 2, 1], "{first:#x}");
+    }
+}
