@@ -104,6 +104,29 @@ impl Default for KernelSpec {
     }
 }
 
+impl KernelSpec {
+    /// The kernels there are by name, each with what it is, in the order of a list for people.
+    #[must_use]
+    pub fn named() -> Vec<(Self, &'static str)> {
+        let of = |flavour: &'static str, purpose| {
+            let spec = move |(version, _): (&str, _)| (Self::Debian { version: version.into(), flavour: flavour.into() }, purpose);
+            debian::VERSIONS.into_iter().map(spec)
+        };
+        debian::FLAVOURS.into_iter().flat_map(|(flavour, _, purpose)| of(flavour, purpose)).collect()
+    }
+
+    /// The same kernel with drivers for more hardware, if there is one.
+    #[must_use]
+    pub fn with_more_drivers(&self) -> Option<Self> {
+        match self {
+            Self::Debian { version, flavour } if flavour == "cloud" => {
+                Some(Self::Debian { version: version.clone(), flavour: "generic".into() })
+            }
+            Self::Debian { .. } | Self::Own { .. } => None,
+        }
+    }
+}
+
 impl FromStr for KernelSpec {
     type Err = KernelError;
 

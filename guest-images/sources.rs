@@ -31,7 +31,9 @@ pub fn reference_workload() -> &'static [u8] {
 /// The workload script of a device model that the kernel has drivers of, by the model's name.
 #[must_use]
 pub fn device_workload(model: &str) -> Option<&'static [u8]> {
-    file(&format!("workloads/{model}.sh"))
+    // One script serves all network devices.
+    let script = if matches!(model, "e1000" | "virtio-net") { "net" } else { model };
+    file(&format!("workloads/{script}.sh"))
 }
 
 /// A named change to a reference driver, usually one mistake.

@@ -94,12 +94,14 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
-/// Where a function's interrupts go. Implemented by the VMM with irqfds and GSI routes.
+/// Where a function's interrupts go: messages and its pin. Implemented by the VMM with irqfds, GSI routes and I/O APIC pins.
 pub trait MsiSink: Send + Sync {
     /// The message for `vector` from now on; `None` while the vector is masked or MSI-X is off.
     fn set_route(&self, vector: u16, message: Option<MsiMessage>);
     /// Sends the message of `vector`. Only called while a route is set.
     fn trigger(&self, vector: u16);
+    /// Asserts the function's interrupt pin, INTA# (PCI 3.0 section 2.2.6), or lets go of it: a level that holds until the next call.
+    fn set_pin(&self, asserted: bool);
 }
 
 /// The views of memory a device has; `M` is an address space of handles (IOVA), never guest RAM itself.

@@ -30,8 +30,10 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod bus;
+pub mod e1000;
 pub mod ncdma;
 pub mod pci;
+pub mod peer;
 pub mod platform;
 pub mod registers;
 mod spec;

@@ -1,6 +1,7 @@
 //! What a user writes to get a device: `NAME[,KEY=VALUE]...`, as in `--device ncdma,mask=32`.
 
 use crate::bus::{DeviceContext, PciFunction, PlatformContext, PlatformDevice};
+use crate::e1000::{self, E1000Spec};
 use crate::ncdma::{self, NcdmaPlatformSpec, NcdmaSpec};
 use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
 use crate::virtio_console::{self, VirtioConsoleSpec};
@@ -15,6 +16,8 @@ use vm_memory::GuestMemory;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceSpec {
+    /// The Intel 82540EM network controller.
+    E1000(E1000Spec),
     /// The reference DMA engine.
     Ncdma(NcdmaSpec),
     /// The reference DMA engine as a platform device.
@@ -121,8 +124,15 @@ pub enum SpecError {
 /// Every model, in the order of a list for people.
 #[must_use]
 pub const fn models() -> &'static [ModelInfo] {
-    const MODELS: &[ModelInfo] =
-        &[NcdmaSpec::INFO, NcdmaPlatformSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
+    const MODELS: &[ModelInfo] = &[
+        E1000Spec::INFO,
+        NcdmaSpec::INFO,
+        NcdmaPlatformSpec::INFO,
+        VirtioBlkSpec::INFO,
+        VirtioConsoleSpec::INFO,
+        VirtioNetSpec::INFO,
+        VirtioRngSpec::INFO,
+    ];
     MODELS
 }
 
@@ -149,6 +159,7 @@ pub enum BuildError {
 /// Something the specification names on this machine cannot be had, or it is a platform device.
 pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Result<Box<dyn PciFunction>, BuildError> {
     Ok(match spec {
+        DeviceSpec::E1000(E1000Spec) => Box::new(e1000::new(context)),
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
         DeviceSpec::NcdmaPlatform(_) => return Err(BuildError::Seat { device: spec.name(), there: "a platform device" }),
         DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
@@ -177,6 +188,7 @@ impl DeviceSpec {
     #[must_use]
     pub const fn info(&self) -> &'static ModelInfo {
         match self {
+            Self::E1000(_) => &E1000Spec::INFO,
             Self::Ncdma(_) => &NcdmaSpec::INFO,
             Self::NcdmaPlatform(_) => &NcdmaPlatformSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
@@ -191,7 +203,9 @@ impl DeviceSpec {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::VirtioBlk(spec) => spec.file(),
-            Self::Ncdma(_) | Self::NcdmaPlatform(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
+            Self::E1000(_) | Self::Ncdma(_) | Self::NcdmaPlatform(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => {
+                None
+            }
         }
     }
 
@@ -211,6 +225,7 @@ impl DeviceSpec {
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::E1000(spec) => spec.fmt(f),
             Self::Ncdma(spec) => spec.fmt(f),
             Self::NcdmaPlatform(spec) => spec.fmt(f),
             Self::VirtioBlk(spec) => spec.fmt(f),
@@ -237,6 +252,7 @@ impl FromStr for DeviceSpec {
         // The name was found in the table above.
         match info.name {
             "ncdma-platform" => NcdmaPlatformSpec::from_pairs(&pairs).map(Self::NcdmaPlatform),
+            "e1000" => E1000Spec::from_pairs(&pairs).map(Self::E1000),
             "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
             "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
             "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
@@ -274,7 +290,8 @@ pub(crate) fn bad_value(info: &ModelInfo, key: &KeyInfo, value: &str) -> SpecErr
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
+    let names = names.collect::<Vec<_>>();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 #[cfg(test)]
@@ -288,6 +305,7 @@ mod tests {
     #[test]
     fn a_specification_reads_back_as_written() {
         let texts = [
+            "e1000",
             "ncdma",
             "ncdma,mask=32",
             "ncdma-platform",
@@ -309,10 +327,11 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        const KNOWN: &str = "ncdma, ncdma-platform, virtio-blk, virtio-console, virtio-net, virtio-rng";
+        const KNOWN: &str = "e1000, ncdma, ncdma-platform, virtio-blk, virtio-console, virtio-net, virtio-rng";
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
-        assert_eq!(error("e1000"), format!("there is no device model \"e1000\"; models: {KNOWN}"));
+        assert_eq!(error("e100"), format!("there is no device model \"e100\"; models: {KNOWN}"));
+        assert_eq!(error("e1000,mac=1"), "device e1000 has no key \"mac\"; keys: none");
         assert_eq!(error("ncdma,"), "device ncdma: \"\" (part 1) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,mask=32,fast"), "device ncdma: \"fast\" (part 2) is not KEY=VALUE; keys: mask");
         assert_eq!(error("ncdma,bits=32"), "device ncdma has no key \"bits\"; keys: mask");

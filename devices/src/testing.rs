@@ -13,6 +13,7 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Pe
 pub(crate) struct Sink {
     routes: Mutex<BTreeMap<u16, MsiMessage>>,
     sent: Mutex<Vec<u16>>,
+    pin: Mutex<bool>,
 }
 
 impl Sink {
@@ -23,6 +24,10 @@ impl Sink {
     /// The vectors sent since the last call.
     pub(crate) fn sent(&self) -> Vec<u16> {
         std::mem::take(&mut *self.sent.lock().unwrap())
+    }
+    /// Whether the interrupt pin is asserted.
+    pub(crate) fn pin(&self) -> bool {
+        *self.pin.lock().unwrap()
     }
 }
 
@@ -37,6 +42,10 @@ impl MsiSink for Sink {
     fn trigger(&self, vector: u16) {
         assert!(self.route(vector).is_some(), "vector {vector} sent without a route");
         self.sent.lock().unwrap().push(vector);
+    }
+    fn set_pin(&self, asserted: bool) {
+        let before = std::mem::replace(&mut *self.pin.lock().unwrap(), asserted);
+        assert_ne!(before, asserted, "told what it was told before");
     }
 }
 

@@ -12,23 +12,23 @@ use crate::bzimage;
 use crate::cache::{Builder, Cache, CacheError, component};
 use crate::progress::{Observer, Step};
 
+/// Kernel versions, each with the suite that carries it.
+pub(super) const VERSIONS: [(&str, &str); 3] = [("6.1", "bookworm"), ("6.12", "trixie"), ("7.2", "sid")];
+
+/// Flavours, each with what it is called in package names, and with what it is for.
+pub(super) const FLAVOURS: [(&str, &str, &str); 2] = [
+    ("cloud", "cloud-amd64", "for clouds: drivers of virtual hardware"),
+    ("generic", "amd64", "general-purpose: drivers of old hardware, too"),
+];
+
 /// Which suite carries a kernel version.
 pub(super) fn suite(version: &str) -> Option<&'static str> {
-    match version {
-        "6.1" => Some("bookworm"),
-        "6.12" => Some("trixie"),
-        "7.2" => Some("sid"),
-        _ => None,
-    }
+    VERSIONS.into_iter().find(|(name, _)| *name == version).map(|(_, suite)| suite)
 }
 
 /// What a flavour is called in package names.
 pub(super) fn package_flavour(flavour: &str) -> Option<&'static str> {
-    match flavour {
-        "cloud" => Some("cloud-amd64"),
-        "generic" => Some("amd64"),
-        _ => None,
-    }
+    FLAVOURS.into_iter().find(|(name, ..)| *name == flavour).map(|(_, package, _)| package)
 }
 
 /// Packages that hold parts of a kernel. Newer ones are split: binary and modules apart from the image package.

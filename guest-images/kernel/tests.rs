@@ -15,6 +15,18 @@ fn names_are_read_and_printed_back() {
 }
 
 #[test]
+fn the_general_purpose_flavour_has_more_drivers() {
+    let more = |text: &str| text.parse::<KernelSpec>().unwrap().with_more_drivers().map(|spec| spec.to_string());
+    assert_eq!(more("debian:6.12").as_deref(), Some("debian:6.12/generic"));
+    assert_eq!(more("debian:6.12/generic"), None);
+    assert_eq!(more("./bzImage"), None);
+    for (spec, purpose) in KernelSpec::named() {
+        assert_eq!(spec.to_string().parse::<KernelSpec>().unwrap(), spec);
+        assert_eq!(more(&spec.to_string()).is_none(), purpose.contains("general-purpose"), "{spec}");
+    }
+}
+
+#[test]
 fn an_own_kernel_is_unpacked_once() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(Some(&dir.path().join("cache"))).unwrap();

@@ -3,6 +3,7 @@
 use crate::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
 use dmavet_coherence::{FaultKind, FaultSpec, Profile, catalogue};
+use dmavet_images::kernel::KernelSpec;
 
 /// Arguments of `dmavet list`.
 #[derive(Clone, Debug, Args)]
@@ -17,6 +18,8 @@ pub struct ListArgs {
 pub enum What {
     /// Device models and their keys
     Devices,
+    /// The kernels --kernel knows by name
+    Kernels,
     /// The rule catalogue
     Rules,
     /// The machines --profile can name
@@ -39,6 +42,11 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
                 for key in model.keys {
                     println!("    {:<12} {}: {} (default {})", format!("{}=", key.name), key.help, key.values, key.default);
                 }
+            }
+        }
+        What::Kernels => {
+            for (spec, purpose) in KernelSpec::named() {
+                println!("{:<20} {purpose}", spec.to_string());
             }
         }
         What::Rules => {

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `dmavet run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Guest kernel: debian:6.1 (also 6.12, 7.2), or a bzImage or vmlinux of your own
+    /// Guest kernel: debian:6.1 (also 6.12, 7.2; with /generic behind it the general-purpose kernel, which has drivers for old
+    /// hardware), or a bzImage or vmlinux of your own
     #[arg(long, value_name = "KERNEL", default_value = "debian:6.1")]
     pub kernel: String,
 
@@ -30,8 +31,8 @@ pub struct RunArgs {
     #[arg(long = "module", value_name = "MODULE")]
     pub modules: Vec<String>,
 
-    /// Device to show the guest, as name,key=value,... (see dmavet list devices); repeatable. A virtio device brings the
-    /// kernel's own drivers and a workload
+    /// Device to show the guest, as name,key=value,... (see dmavet list devices); repeatable. A device that the
+    /// kernel has a driver of brings that and a workload
     #[arg(long = "device", value_name = "SPEC")]
     pub devices: Vec<String>,
 

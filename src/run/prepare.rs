@@ -47,7 +47,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     for wanted in &modules {
         planned.push(add_module(wanted, &cache, &kernel, &mut image, &tell)?);
     }
-    for name in drivers(&devices, &kernel)? {
+    for name in drivers(&devices, &kernel, &spec)? {
         if planned.iter().all(|m| m.name != name) {
             planned.push(add_module(&Wanted::InTree(name), &cache, &kernel, &mut image, &tell)?);
         }
@@ -105,7 +105,13 @@ fn workload(args: &RunArgs, devices: &[DeviceSpec]) -> Result<Vec<u8>, Failure> 
     }
     let reference = args.modules.iter().any(|m| m.starts_with(REFERENCE)).then(sources::reference_workload);
     let models: BTreeSet<&str> = devices.iter().map(DeviceSpec::name).collect();
-    let scripts: Vec<&[u8]> = reference.into_iter().chain(models.into_iter().filter_map(sources::device_workload)).collect();
+    let mut scripts: Vec<&[u8]> = reference.into_iter().collect();
+    for script in models.into_iter().filter_map(sources::device_workload) {
+        // Several models may share one, which then looks after the devices of all.
+        if !scripts.contains(&script) {
+            scripts.push(script);
+        }
+    }
     match scripts.as_slice() {
         [] => Err(Failure::usage("what shall the guest do? Name a script with --script FILE or a command after --")),
         [script] => Ok(script.to_vec()),
@@ -150,14 +156,21 @@ fn parse_device(text: &str) -> Result<DeviceSpec, Failure> {
 }
 
 /// The kernel's own modules that drive the devices, as far as they are not built in.
-fn drivers(devices: &[DeviceSpec], kernel: &KernelFiles) -> Result<Vec<String>, Failure> {
+///
+/// # Errors
+/// The kernel has no such driver, and lists what is built into it.
+fn drivers(devices: &[DeviceSpec], kernel: &KernelFiles, spec: &KernelSpec) -> Result<Vec<String>, Failure> {
     let tree = kernel.modules().map_err(kernel_failure)?;
     let mut names: Vec<String> = Vec::new();
-    for name in devices.iter().flat_map(|d| d.info().drivers) {
-        // What is no module of a kernel that does not list its built-in ones may be one of these: the run will tell.
-        let is_module = tree.file(name).is_some() || (tree.lists_builtin() && !tree.is_builtin(name));
-        if is_module && !names.iter().any(|n| n == name) {
-            names.push((*name).to_owned());
+    for (device, name) in devices.iter().flat_map(|d| d.info().drivers.iter().map(move |name| (d.name(), *name))) {
+        if tree.file(name).is_some() {
+            if names.iter().all(|n| n != name) {
+                names.push(name.to_owned());
+            }
+        } else if tree.lists_builtin() && !tree.is_builtin(name) {
+            // What is no module of a kernel that does not list its built-in ones may be one of these: the run will tell.
+            let advice = spec.with_more_drivers().map(|other| format!("; --kernel {other} may have it")).unwrap_or_default();
+            return Err(Failure::usage(format!("--device {device}: {} has no driver {name}{advice}", kernel.name)));
         }
     }
     Ok(names)

@@ -2,7 +2,7 @@
 //!
 //! Lock order: a function's lock, then a function's vectors, then the route table.
 
-use dmavet_devices::bus::{LineSink, MsiMessage, MsiSink};
+use dmavet_devices::bus::{MsiMessage, MsiSink};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting,
     kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip, kvm_irq_routing_msi,
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::end::EndCell;
+use crate::intx::Pin;
 use crate::layout::IO_APIC_PINS;
 
 /// Which message each MSI GSI sends. GSIs below [`IO_APIC_PINS`] are the I/O APIC's.
@@ -128,32 +129,11 @@ impl Router {
     }
 }
 
-/// A pin of the I/O APIC with one device on it, level-triggered.
-#[derive(Debug)]
-pub struct Pin {
-    router: Arc<Router>,
-    gsi: u32,
-}
-
-impl Pin {
-    /// The pin behind `gsi`, which is below [`IO_APIC_PINS`] and nobody else's.
-    pub fn new(router: Arc<Router>, gsi: u32) -> Self {
-        Self { router, gsi }
-    }
-}
-
-impl LineSink for Pin {
-    fn set(&self, high: bool) {
-        if let Err(error) = self.router.vm.set_irq_line(self.gsi, high) {
-            self.router.end.internal(format!("KVM_IRQ_LINE for GSI {}: {error}", self.gsi));
-        }
-    }
-}
-
-/// The MSI-X vectors of one function. A vector gets its GSI and its irqfd when it is first unmasked.
+/// The interrupts of one function: its pin and its MSI-X vectors. A vector gets its GSI and its irqfd when it is first unmasked.
 #[derive(Debug)]
 pub struct Vectors {
     router: Arc<Router>,
+    pin: Pin,
     vectors: Mutex<BTreeMap<u16, (u32, EventFd)>>,
 }
 
@@ -161,9 +141,9 @@ impl Vectors {
     /// The most vectors MSI-X allows (PCI 3.0 section 6.8.2.3).
     const MAX: u16 = 2048;
 
-    /// Vectors routed through `router`.
-    pub fn new(router: Arc<Router>) -> Arc<Self> {
-        Arc::new(Self { router, vectors: Mutex::default() })
+    /// Vectors routed through `router`, beside `pin`.
+    pub fn new(router: Arc<Router>, pin: Pin) -> Arc<Self> {
+        Arc::new(Self { router, pin, vectors: Mutex::default() })
     }
 
     fn vectors(&self) -> MutexGuard<'_, BTreeMap<u16, (u32, EventFd)>> {
@@ -191,6 +171,10 @@ impl MsiSink for Vectors {
             // Refused only when the counter would overflow: KVM has an interrupt pending then.
             let _ = fd.write(1);
         }
+    }
+
+    fn set_pin(&self, asserted: bool) {
+        self.pin.set(asserted);
     }
 }
 

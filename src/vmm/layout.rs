@@ -52,6 +52,12 @@ pub const IO_APIC_PINS: u32 = 24;
 /// First of four interrupt lines that INTA to INTD of all slots are swizzled onto.
 pub const INTX_GSI: u32 = 16;
 
+/// The line that pin `pin` (0 is INTA) of a function in `slot` is wired to: swizzled by slot (PCI-to-PCI Bridge 1.2, section 9.1).
+#[must_use]
+pub const fn intx_gsi(slot: u32, pin: u32) -> u32 {
+    INTX_GSI + (slot + pin) % 4
+}
+
 /// Where the boot protocol's structures live in low memory.
 pub mod boot {
     /// Global descriptor table of the 64-bit entry.

@@ -14,6 +14,7 @@ pub mod emulate;
 mod end;
 mod error;
 mod host;
+mod intx;
 mod irq;
 mod journal;
 mod kvm;

@@ -7,6 +7,7 @@ use crate::code::GuestCode;
 use crate::end::{End, EndCell};
 use crate::error::VmmError;
 use crate::host;
+use crate::intx::Lines;
 use crate::irq::Router;
 use crate::journal::Journal;
 use crate::kvm::{self, KvmError};
@@ -37,6 +38,8 @@ use vmm_sys_util::signal::Killable;
 pub struct Foundation {
     /// Where MSI-X routes are kept.
     pub router: Arc<Router>,
+    /// Where interrupt pins are wired to.
+    pub lines: Arc<Lines>,
     /// Where the end is decided.
     pub end: Arc<EndCell>,
     /// Signs of life.
@@ -70,7 +73,8 @@ impl Chassis {
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(KvmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
         let end = Arc::new(EndCell::new().map_err(VmmError::Descriptor)?);
         let router = Router::new(vm.clone(), end.clone());
-        let foundation = Foundation { router, end, activity: Arc::default(), journal };
+        let lines = Lines::new(vm.clone(), end.clone());
+        let foundation = Foundation { router, lines, end, activity: Arc::default(), journal };
         Ok(Self { kvm, vm, ram, supported, cpus, foundation })
     }
 

@@ -4,8 +4,10 @@ use crate::code::GuestCode;
 use crate::config::VmConfig;
 use crate::end::End;
 use crate::error::VmmError;
-use crate::irq::{Pin, Vectors};
+use crate::intx::Pin;
+use crate::irq::Vectors;
 use crate::journal::Journal;
+use crate::layout::intx_gsi;
 use crate::machine::{Chassis, Foundation};
 use crate::observer::Observer;
 use crate::pci::agent::{self, AgentSink};
@@ -43,7 +45,7 @@ pub struct Wired {
 /// # Errors
 /// When the core refuses its settings, or a device cannot be built.
 pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer>) -> Result<Wired, VmmError> {
-    let Foundation { router, end, activity, journal } = chassis.foundation.clone();
+    let Foundation { router, lines, end, activity, journal } = chassis.foundation.clone();
     let mut settings = config.coherence.clone();
     settings.watch = config.watch.policy;
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
@@ -75,7 +77,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
             let Some(number) = numbers.next() else { continue };
             let requester = Requester::Platform(number);
             let (memory, tie) = part(requester);
-            let pin = Pin::new(router.clone(), PlatformBus::gsi(number));
+            let pin = lines.pin(PlatformBus::gsi(number));
             let line = Arc::new(Level { pin, coherence: coherence.clone(), requester });
             let device = dmavet_devices::build_platform(spec, PlatformContext { memory, line }).map_err(failed)?;
             platform.add(number, device, tie);
@@ -84,7 +86,11 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
             let bdf = Bdf::new(0, slot, 0);
             let requester = Requester::Pci(bdf);
             let (memory, tie) = part(requester);
-            let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
+            let msi = Arc::new(Signals {
+                vectors: Vectors::new(router.clone(), lines.pin(intx_gsi(u32::from(slot), 0))),
+                coherence: coherence.clone(),
+                requester,
+            });
             let function = dmavet_devices::build(spec, DeviceContext { memory, msi }).map_err(failed)?;
             pci.add(bdf, function, Some(curtain.clone()), Some(tie));
         }
@@ -161,6 +167,12 @@ impl MsiSink for Signals {
     fn trigger(&self, vector: u16) {
         self.coherence.signalled(self.requester);
         self.vectors.trigger(vector);
+    }
+    fn set_pin(&self, asserted: bool) {
+        if asserted {
+            self.coherence.signalled(self.requester);
+        }
+        self.vectors.set_pin(asserted);
     }
 }
 

@@ -4,12 +4,13 @@ use crate::tool::{alarms, batch, findings, lab};
 use serde_json::Value;
 use std::path::Path;
 
-/// What the default workload of a device prints when all was well.
-const SAID: [(&str, &str); 4] = [
-    ("virtio-blk", "written, read back and compared"),
-    ("virtio-console", "written and read back"),
-    ("virtio-net", "pinged and echoed"),
-    ("virtio-rng", "read and compared"),
+/// What the default workload of a device prints when all was well, and whether it does so for each of them.
+const SAID: [(&str, &str, bool); 5] = [
+    ("e1000", "pinged and echoed", true),
+    ("virtio-blk", "written, read back and compared", true),
+    ("virtio-console", "written and read back", false),
+    ("virtio-net", "pinged and echoed", true),
+    ("virtio-rng", "read and compared", false),
 ];
 
 fn assert_clean(line: &str, dir: &Path) {
@@ -17,16 +18,19 @@ fn assert_clean(line: &str, dir: &Path) {
     let log = std::fs::read_to_string(dir.join("workload.log")).expect("workload.log");
     assert_eq!(alarms(&result), Vec::<&Value>::new(), "{line}: a stock driver must stay silent");
     assert_eq!(result["verdict"]["exit_code"], 0, "{line}: {}\n{log}", result["verdict"]);
-    for (model, said) in SAID {
+    for (model, said, each) in SAID {
         let devices = line.matches(&format!("--device {model}")).count();
         if devices > 0 {
-            assert!(log.lines().any(|l| l.starts_with(model) && l.ends_with(said)), "{line}:\n{log}");
+            let said = log.lines().filter(|l| l.starts_with(model) && l.ends_with(said)).count();
+            assert_eq!(said, if each { devices } else { 1 }, "{line}:\n{log}");
         }
     }
     let devices = result["run"]["devices"].as_array().expect("devices");
     assert_eq!(devices.len(), line.matches("--device ").count(), "{line}: {devices:?}");
     for device in devices {
-        assert_eq!(device["drivers"][0], "virtio-pci", "{line}: {device}");
+        let model = device["model"].as_str().expect("model");
+        let driver = if model.starts_with("virtio-") { "virtio-pci" } else { model };
+        assert_eq!(device["drivers"][0], driver, "{line}: {device}");
     }
 }
 
@@ -64,6 +68,21 @@ fn stock_drivers_are_silent_and_their_data_is_right() {
     assert_eq!(alarms(&result), Vec::<&Value>::new(), "{last}");
     assert!(log.contains("as it should be"), "{log}");
     assert!(std::fs::read(&disk).expect("disk") == contents, "the file was changed");
+}
+
+#[test]
+fn general_purpose_kernels_drive_old_hardware() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let lines = [
+        "--watch all --kernel debian:6.1/generic --cpus 2 --device e1000".to_owned(),
+        // Slots 2 and 6 share an interrupt line.
+        format!("--watch auto --kernel debian:6.12/generic --cpus 2 --device e1000{} --device e1000", " --device virtio-rng".repeat(3)),
+        "--watch all --kernel debian:7.2/generic --cpus 2 --device e1000 --device virtio-net".to_owned(),
+    ];
+    for (line, dir) in lines.iter().zip(batch(dir.path(), &lines)) {
+        assert_clean(line, &dir);
+    }
 }
 
 /// Compares two disks with the same contents, one of them read-only, and overwrites what can be.

@@ -16,6 +16,7 @@ fn assert_told(ran: &Ran, code: i32, words: &[&str]) {
 #[test]
 fn no_such_kernel() {
     assert_told(&dmavet(["run", "--kernel", "/nowhere/bzImage"]), 2, &["/nowhere/bzImage", "debian:6.1"]);
+    assert_told(&dmavet(["run", "--device", "e1000"]), 2, &["no driver e1000", "--kernel debian:6.1/generic"]);
     assert_told(&dmavet(["run", "--kernel", "debian:2.4"]), 2, &["debian:2.4", "6.1"]);
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("bzImage");

@@ -11,12 +11,16 @@ const STATUS: usize = 0x06;
 const COMMAND_IO: u16 = 1;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_MASTER: u16 = 1 << 2;
-/// Bits with no effect here that software expects to stick: parity response (6), SERR# enable (8), interrupt disable (10).
-const COMMAND_INERT: u16 = 1 << 6 | 1 << 8 | 1 << 10;
+const COMMAND_INTERRUPT_DISABLE: u16 = 1 << 10;
+/// Bits with no effect here that software expects to stick: parity response (6), SERR# enable (8).
+const COMMAND_INERT: u16 = 1 << 6 | 1 << 8;
+const STATUS_INTERRUPT: u16 = 1 << 3;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 const CACHE_LINE_SIZE: usize = 0x0c;
 const CAPABILITY_POINTER: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
+const INTERRUPT_PIN: usize = 0x3d;
+const INTA: u8 = 1;
 const FIRST_CAPABILITY: usize = 0x40;
 
 /// PCI Bus Power Management 1.2, section 3.2.
@@ -107,7 +111,7 @@ impl ConfigSpace {
         space.define(0x2e, &identity.subsystem.to_le_bytes(), &[]);
         space.define(INTERRUPT_LINE, &[0], &[0xff]);
 
-        let mut command = COMMAND_MASTER | COMMAND_INERT;
+        let mut command = COMMAND_MASTER | COMMAND_INTERRUPT_DISABLE | COMMAND_INERT;
         let mut taken = 0u32;
         for spec in bars {
             assert!(spec.is_valid(), "no function can have {spec:?}");
@@ -143,6 +147,24 @@ impl ConfigSpace {
         self.capability_link = offset + 1;
         self.next_capability = end.next_multiple_of(4);
         offset
+    }
+
+    /// Gives the function an interrupt pin, INTA# (section 6.2.4).
+    pub fn add_interrupt_pin(&mut self) {
+        self.define(INTERRUPT_PIN, &[INTA], &[]);
+    }
+
+    /// Shows in the Status register whether the function asks for an interrupt by its pin (section 6.2.3).
+    pub fn set_interrupt_status(&mut self, asks: bool) {
+        let status = self.word(STATUS) & !STATUS_INTERRUPT | if asks { STATUS_INTERRUPT } else { 0 };
+        self.put(STATUS, &status.to_le_bytes());
+    }
+
+    /// Whether the function may assert its pin: not when the Command register's Interrupt Disable bit is set (section 6.2.2), in D0 only,
+    /// and not with MSI-X on (section 6.8.2).
+    #[must_use]
+    pub fn pin_enabled(&self) -> bool {
+        self.in_d0() && self.command() & COMMAND_INTERRUPT_DISABLE == 0 && !self.msix_control().enabled
     }
 
     /// Adds a power management capability with D0 and D3hot; the way back to D0 resets the function.

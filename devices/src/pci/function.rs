@@ -47,6 +47,10 @@ pub trait Model: Send {
     fn msix(&self) -> Option<MsixSpec> {
         None
     }
+    /// Whether it asks for an interrupt by its pin at this moment; `None` when it has no pin.
+    fn interrupt(&self) -> Option<bool> {
+        None
+    }
     /// Whether it has a power management capability (D0 and D3hot; the way back resets the function).
     fn power_management(&self) -> bool {
         false
@@ -81,6 +85,9 @@ pub struct Function<D> {
     config: ConfigSpace,
     window: Option<Window>,
     msix: Option<(MsixSpec, Msix)>,
+    sink: Arc<dyn MsiSink>,
+    /// What the sink was told of the pin last.
+    pin: bool,
     model: D,
 }
 
@@ -91,7 +98,7 @@ impl<D: fmt::Debug> fmt::Debug for Function<D> {
 }
 
 impl<D: Model> Function<D> {
-    /// Composes the function; `msi` is where its messages go ([`NoInterrupts`](super::NoInterrupts) for a model without).
+    /// Composes the function; `msi` is where its interrupts go ([`NoInterrupts`](super::NoInterrupts) for a model without).
     ///
     /// # Panics
     /// If the model asks for BARs or MSI-X structures no function can have: a mistake in the model, not reachable by a guest.
@@ -103,14 +110,17 @@ impl<D: Model> Function<D> {
         let msix = model.msix().map(|spec| {
             check_msix(&spec, config.bar(usize::from(spec.bar)));
             config.add_msix(&spec);
-            (spec, Msix::new(spec.vectors, msi))
+            (spec, Msix::new(spec.vectors, msi.clone()))
         });
+        if model.interrupt().is_some() {
+            config.add_interrupt_pin();
+        }
         let mut window = None;
         for Capability { id, body, writable, window: is_window } in model.capabilities() {
             let offset = config.add_capability(id, &body, &writable);
             window = if is_window { Some(Window::new(offset)) } else { window };
         }
-        Self { config, window, msix, model }
+        Self { config, window, msix, sink: msi, pin: false, model }
     }
 
     /// The model.
@@ -118,17 +128,29 @@ impl<D: Model> Function<D> {
         &self.model
     }
 
-    /// The model, to be changed from outside a register access; raise what follows with [`raise`](Self::raise).
+    /// The model, to be changed from outside a register access; let what follows happen with [`raise`](Self::raise).
     pub const fn model_mut(&mut self) -> &mut D {
         &mut self.model
     }
 
-    /// Raises vectors for a reason other than a register access.
+    /// Raises vectors, and takes the pin to where the model wants it, for a reason other than a register access.
     pub fn raise(&mut self, vectors: Vectors) {
+        self.refresh_pin();
         if let Some((_, msix)) = &mut self.msix {
             for vector in vectors.iter() {
                 msix.raise(vector);
             }
+        }
+    }
+
+    /// Takes the interrupt pin to where the model wants it, as far as configuration space lets it.
+    fn refresh_pin(&mut self) {
+        let Some(asks) = self.model.interrupt() else { return };
+        self.config.set_interrupt_status(asks);
+        let asserted = asks && self.config.pin_enabled();
+        if asserted != self.pin {
+            self.pin = asserted;
+            self.sink.set_pin(asserted);
         }
     }
 
@@ -193,6 +215,7 @@ impl<D: Model> PciFunction for Function<D> {
             self.config.read(access.data, bytes);
             self.write_bar(access.bar, access.offset, bytes);
         }
+        self.refresh_pin();
         change
     }
 
@@ -212,7 +235,10 @@ impl<D: Model> PciFunction for Function<D> {
         match (self.msix_part(bar, offset), &self.msix) {
             (Some(MsixPart::Table(offset)), Some((_, msix))) => msix.read_table(offset, data),
             (Some(MsixPart::Pba(offset)), Some((_, msix))) => msix.read_pba(offset, data),
-            _ => self.model.read_bar(bar, offset, data),
+            _ => {
+                self.model.read_bar(bar, offset, data);
+                self.refresh_pin();
+            }
         }
     }
 
@@ -236,6 +262,7 @@ impl<D: Model> PciFunction for Function<D> {
             msix.reset();
         }
         self.model.reset();
+        self.refresh_pin();
     }
 }
 

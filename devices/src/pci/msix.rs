@@ -52,6 +52,7 @@ pub struct NoInterrupts;
 impl MsiSink for NoInterrupts {
     fn set_route(&self, _vector: u16, _message: Option<MsiMessage>) {}
     fn trigger(&self, _vector: u16) {}
+    fn set_pin(&self, _asserted: bool) {}
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! The state machine of virtio-net (virtio 1.2 sections 5.1.6.2 to 5.1.6.4).
 
 use super::VirtioNetSpec;
-use super::peer::Peer;
-use super::spec::{FEATURES, HEADER, LEAST_FRAME, MERGEABLE, MOST_FRAME, QUEUES, RX, TX, config, header};
+use super::spec::{FEATURES, HEADER, MERGEABLE, QUEUES, RX, TX, config, header};
+use crate::peer::{LEAST_FRAME, MOST_FRAME, Peer};
 use crate::virtio_pci::{Chain, Kind, Queues, VirtioDevice};
 use vm_memory::GuestMemory;
 

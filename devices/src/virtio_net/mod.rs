@@ -1,16 +1,14 @@
 //! virtio-net, the network device: Virtual I/O Device (VIRTIO) Version 1.2, section 5.1.
 //!
-//! One receive and one transmit queue, mergeable receive buffers, no offloads. The wire ends inside the VMM, at a [peer](Peer) that
+//! One receive and one transmit queue, mergeable receive buffers, no offloads. The wire ends inside the VMM, at a [peer](crate::peer) that
 //! answers ARP and pings and has a TCP echo service: nothing of the host's network is used.
 
 mod device;
-mod peer;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 pub use device::VirtioNet;
-pub use peer::Peer;
 
 use crate::bus::DeviceContext;
 use crate::pci::Function;

@@ -1,5 +1,6 @@
 //! Layouts of virtio-net (virtio 1.2 section 5.1). No logic.
 
+use crate::peer::GUEST_MAC;
 use virtio_bindings::virtio_net as bits;
 
 /// receiveq1 and transmitq1.
@@ -14,16 +15,9 @@ pub(super) const FEATURES: u64 = 1 << bits::VIRTIO_NET_F_MAC | 1 << bits::VIRTIO
 pub(super) const HEADER: usize = 12;
 const HEADER_NUM_BUFFERS: usize = 10;
 
-/// The longest Ethernet frame there is without offloads, and the shortest.
-pub(super) const MOST_FRAME: usize = 1514;
-pub(super) const LEAST_FRAME: usize = 14;
-
-/// The guest's hardware address, locally administered.
-pub(super) const MAC: [u8; 6] = [0x02, b'd', b'm', b'a', b'v', 0x02];
-
 /// struct virtio_net_config as long as the features offered need it: mac, status.
 pub(super) const fn config() -> [u8; 8] {
-    let [a, b, c, d, e, f] = MAC;
+    let [a, b, c, d, e, f] = GUEST_MAC;
     let [up, high, ..] = bits::VIRTIO_NET_S_LINK_UP.to_le_bytes();
     [a, b, c, d, e, f, up, high]
 }

@@ -1,20 +1,13 @@
 //! The driver's side of virtio-net. Above the driver there is an IP stack as in a guest.
-#![expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 
 use super::{VirtioNet, VirtioNetSpec};
+use crate::peer::guest::{Nic, arp, assert_answers_arp, assert_echoes};
 use crate::testing::Dma;
 use crate::virtio_pci::driver::{Board, Part};
-use smoltcp::iface::{Config, Interface, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
-use std::collections::VecDeque;
 
 const RX: usize = 0;
 const TX: usize = 1;
 const MRG_RXBUF: u64 = 1 << 15;
-const GUEST_MAC: [u8; 6] = [2, b'd', b'm', b'a', b'v', 2];
 
 fn board(without: u64) -> Board<VirtioNet> {
     Board::running(VirtioNet::new(&VirtioNetSpec::default()), 64, without)
@@ -51,14 +44,6 @@ fn received(board: &mut Board<VirtioNet>) -> Vec<Vec<u8>> {
     frames
 }
 
-fn arp() -> Vec<u8> {
-    let mut frame = [[0xff; 6], GUEST_MAC].concat();
-    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(GUEST_MAC);
-    frame.extend([192, 0, 2, 2, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
-    frame
-}
-
 #[test]
 fn the_peer_answers_arp() {
     let mut board = board(0);
@@ -66,7 +51,7 @@ fn the_peer_answers_arp() {
     send(&mut board, &arp());
     let answer = received(&mut board);
     assert_eq!(answer.len(), 1);
-    assert_eq!((&answer[0][..6], &answer[0][20..22], &answer[0][28..32]), (&GUEST_MAC[..], &[0, 2][..], &[192, 0, 2, 1][..]));
+    assert_answers_arp(&answer[0]);
     assert_eq!((board.bar(0x2000, 6), board.bar(0x2006, 2)), (u64::from_le_bytes([2, b'd', b'm', b'a', b'v', 2, 0, 0]), 1));
 }
 
@@ -146,100 +131,36 @@ fn frames_that_are_none_are_dropped() {
     assert_eq!(received(&mut board).len(), 1);
 }
 
-/// The wire as the guest's stack sees it.
-struct Wire {
+/// A driver that keeps 24 receive buffers of one size posted.
+struct Driver {
     board: Board<VirtioNet>,
-    frames: VecDeque<Vec<u8>>,
     buffer: u32,
 }
 
-struct Frame(Vec<u8>);
-
-impl RxToken for Frame {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
+impl Nic for Driver {
+    fn send(&mut self, frame: &[u8]) {
+        send(&mut self.board, frame);
     }
-}
-
-struct Send<'a>(&'a mut Board<VirtioNet>);
-
-impl TxToken for Send<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut frame = vec![0; len];
-        let result = f(&mut frame);
-        send(self.0, &frame);
-        result
-    }
-}
-
-impl Device for Wire {
-    type RxToken<'a> = Frame;
-    type TxToken<'a> = Send<'a>;
-
-    fn receive(&mut self, _now: Instant) -> Option<(Frame, Send<'_>)> {
+    fn received(&mut self) -> Vec<Vec<u8>> {
         let used = self.board.half(self.board.rings[RX].used + 2);
-        self.frames.extend(received(&mut self.board));
+        let frames = received(&mut self.board);
         let again = used.wrapping_sub(self.board.rings[RX].index).wrapping_add(24);
         post(&mut self.board, usize::from(again), self.buffer);
-        let frame = self.frames.pop_front()?;
-        Some((Frame(frame), Send(&mut self.board)))
+        frames
     }
-
-    fn transmit(&mut self, _now: Instant) -> Option<Send<'_>> {
-        Some(Send(&mut self.board))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = 1514;
-        capabilities
-    }
-}
-
-/// Sends `len` bytes to the echo service over a connection of its own and takes what comes back.
-fn echo(wire: &mut Wire, port: u16, len: usize) -> Vec<u8> {
-    let mut interface = Interface::new(Config::new(HardwareAddress::Ethernet(EthernetAddress(GUEST_MAC))), wire, Instant::ZERO);
-    interface.update_ip_addrs(|addresses| addresses.push(IpCidr::new(IpAddress::v4(192, 0, 2, 2), 24)).unwrap());
-    let mut sockets = SocketSet::new(Vec::new());
-    let handle = sockets.add(Socket::new(SocketBuffer::new(vec![0; 8192]), SocketBuffer::new(vec![0; 8192])));
-    let socket = sockets.get_mut::<Socket<'_>>(handle);
-    socket.connect(interface.context(), (IpAddress::v4(192, 0, 2, 1), 7), port).unwrap();
-    let (mut sent, mut back) = (0, Vec::new());
-    for now in 0..20_000 {
-        interface.poll(Instant::from_millis(now), wire, &mut sockets);
-        let socket = sockets.get_mut::<Socket<'_>>(handle);
-        if socket.can_send() && sent < len {
-            let data: Vec<u8> = (sent..len).take(5000).map(|i| (i % 251) as u8).collect();
-            sent += socket.send_slice(&data).unwrap();
-        } else if sent == len && socket.state() == State::Established {
-            socket.close();
-        }
-        if socket.can_recv() {
-            socket.recv(|bytes| (bytes.len(), back.extend_from_slice(bytes))).unwrap();
-        }
-        if matches!(socket.state(), State::TimeWait | State::Closed) {
-            // The last acknowledgement.
-            interface.poll(Instant::from_millis(now + 100), wire, &mut sockets);
-            break;
-        }
-    }
-    back
 }
 
 #[test]
 fn the_peer_echoes_a_connection_after_the_other() {
     for (without, buffer) in [(0, 1600), (MRG_RXBUF, 1600), (0, 300)] {
-        let mut wire = Wire { board: board(without), frames: VecDeque::new(), buffer };
-        post(&mut wire.board, 24, buffer);
+        let mut driver = Driver { board: board(without), buffer };
+        post(&mut driver.board, 24, buffer);
         // More of them than the peer can have at a time.
         for connection in 0..9 {
             let len = if connection == 0 { 200_000 } else { 3000 };
-            let back = echo(&mut wire, 50_000 + connection, len);
-            assert_eq!(back.len(), len, "connection {connection}, buffers of {buffer}");
-            assert!(back.iter().enumerate().all(|(i, byte)| *byte == (i % 251) as u8));
+            assert_echoes(&mut driver, 50_000 + connection, len);
         }
-        assert_eq!(wire.board.status(), 15);
+        assert_eq!(driver.board.status(), 15);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The DSDT: the PCI host bridge, the area of its ECAM, the serial port, platform devices, and S5.
 
 use super::{LAST_BUS, OEM, OEM_REVISION, OEM_TABLE, path};
-use crate::layout::{COM1, COM1_GSI, ECAM, INTX_GSI, PORT_WINDOW, POWER_PORTS, WINDOW32};
+use crate::layout::{COM1, COM1_GSI, ECAM, PORT_WINDOW, POWER_PORTS, WINDOW32, intx_gsi};
 use crate::legacy::power;
 use crate::platform::Node;
 use acpi_tables::Aml;
@@ -64,13 +64,13 @@ impl Aml for HostBridge {
     }
 }
 
-/// `_PRT`: INTA to INTD of each slot on four I/O APIC pins, swizzled by slot (PCI-to-PCI Bridge 1.2, section 9.1).
+/// `_PRT`: INTA to INTD of each slot on four I/O APIC pins.
 fn interrupt_routes() -> PackageBuilder {
     let mut routes = PackageBuilder::new();
     for slot in 0..SLOTS {
         for pin in 0..4u8 {
             let address = slot << 16 | 0xffff;
-            let gsi = INTX_GSI + (slot + u32::from(pin)) % 4;
+            let gsi = intx_gsi(slot, u32::from(pin));
             routes.add_element(&Package::new(vec![&address, &pin, &ZERO, &gsi]));
         }
     }

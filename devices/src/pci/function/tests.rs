@@ -9,6 +9,8 @@ struct Probe {
     reads: Vec<(usize, u64, usize)>,
     writes: Vec<(usize, u64, usize)>,
     resets: usize,
+    /// The interrupt it asks for by its pin.
+    asks: bool,
 }
 
 impl Model for Probe {
@@ -24,6 +26,9 @@ impl Model for Probe {
     }
     fn power_management(&self) -> bool {
         true
+    }
+    fn interrupt(&self) -> Option<bool> {
+        Some(self.asks)
     }
     fn read_bar(&mut self, bar: usize, offset: u64, data: &mut [u8]) {
         self.reads.push((bar, offset, data.len()));
@@ -170,4 +175,51 @@ proptest! {
             sink.sent();
         }
     }
+}
+
+#[test]
+fn the_pin_follows_the_model_as_far_as_configuration_space_lets_it() {
+    const COMMAND: usize = 4;
+    const STATUS: usize = 6;
+    let (mut function, sink) = function();
+    let mut pin = [0; 2];
+    function.read_config(0x3c, &mut pin);
+    assert_eq!(pin, [0, 1], "no line yet, INTA#");
+    function.write_config(0x3d, &[4]);
+    function.read_config(0x3d, &mut pin[..1]);
+    assert_eq!(pin[0], 1, "read-only");
+    let state = |function: &mut Function<Probe>| {
+        let mut status = [0; 2];
+        function.read_config(STATUS, &mut status);
+        (status[0] & 1 << 3 != 0, sink.pin())
+    };
+    assert_eq!(state(&mut function), (false, false));
+    function.model_mut().asks = true;
+    function.raise(Vectors::NONE);
+    assert_eq!(state(&mut function), (true, true));
+    function.write_config(COMMAND, &[0, 4]);
+    assert_eq!(state(&mut function), (true, false), "Interrupt Disable");
+    function.write_config(COMMAND, &[0, 0]);
+    assert_eq!(state(&mut function), (true, true));
+    // A read may be what the model waits for.
+    function.model_mut().asks = false;
+    function.read_bar(0, 0, &mut [0]);
+    assert_eq!(state(&mut function), (false, false));
+    function.model_mut().asks = true;
+    function.write_bar(0, 0, &[0]);
+    assert_eq!(state(&mut function), (true, true));
+    let msix = msix_capability(&mut function);
+    function.write_config(msix + 3, &[0x80]);
+    assert_eq!(state(&mut function), (true, false), "MSI-X is on");
+    function.write_config(msix + 3, &[0]);
+    assert_eq!(state(&mut function), (true, true));
+    let mut pointer = [0];
+    function.read_config(0x34, &mut pointer);
+    // The first capability is power management.
+    function.write_config(usize::from(pointer[0]) + 4, &[3]);
+    assert_eq!(state(&mut function), (true, false), "D3hot");
+    function.write_config(COMMAND, &[0, 4]);
+    function.write_config(STATUS, &[0xff, 0xff]);
+    function.reset();
+    assert_eq!(state(&mut function), (true, true), "it is the model that asks");
 }

@@ -1,10 +1,12 @@
-//! The other end of the wire: an IP stack at 192.0.2.1/24 (a network for documentation, RFC 5737) that answers ARP and pings and
+//! The other end of a network device's wire: an IP stack at 192.0.2.1/24 (a network for documentation, RFC 5737) that answers ARP and pings and
 //! echoes what comes on TCP port 7 (RFC 862).
 //!
 //! It runs only when the device has something for it or from it, and its clock counts such occasions: runs do not depend on time. The
 //! wire loses nothing, so no timer is needed; frames wait until the guest has buffers for them.
 
-use super::spec::MOST_FRAME;
+#[cfg(test)]
+pub(crate) mod guest;
+
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -12,6 +14,13 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 use std::collections::VecDeque;
 use std::fmt;
+
+/// The longest Ethernet frame the peer sends and takes, and the shortest; without the frame check sequence.
+pub(crate) const MOST_FRAME: usize = 1514;
+pub(crate) const LEAST_FRAME: usize = 14;
+
+/// The hardware address of the interface at the guest's end, locally administered.
+pub(crate) const GUEST_MAC: [u8; 6] = [0x02, b'd', b'm', b'a', b'v', 0x02];
 
 const ADDRESS: IpAddress = IpAddress::v4(192, 0, 2, 1);
 const MAC: EthernetAddress = EthernetAddress([0x02, b'd', b'm', b'a', b'v', 0x01]);
@@ -66,9 +75,9 @@ impl Default for Peer {
 }
 
 impl Peer {
-    /// Takes a frame from the guest.
+    /// Takes a frame from the guest. One that is none is lost, as on a real wire.
     pub fn take(&mut self, frame: Vec<u8>) {
-        if self.wire.to_peer.len() < MOST_WAITING {
+        if self.wire.to_peer.len() < MOST_WAITING && (LEAST_FRAME..=MOST_FRAME).contains(&frame.len()) {
             self.wire.to_peer.push_back(frame);
         }
         self.run();
@@ -150,7 +159,7 @@ impl Device for Wire {
 }
 
 /// A frame for the peer.
-pub(super) struct Incoming(Vec<u8>);
+pub(crate) struct Incoming(Vec<u8>);
 
 impl RxToken for Incoming {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -159,7 +168,7 @@ impl RxToken for Incoming {
 }
 
 /// Room for a frame to the guest.
-pub(super) struct Outgoing<'a>(&'a mut VecDeque<Vec<u8>>);
+pub(crate) struct Outgoing<'a>(&'a mut VecDeque<Vec<u8>>);
 
 impl TxToken for Outgoing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
