@@ -278,3 +278,48 @@ fn allocated_memory_needs_no_hand_over_with_bounce_buffers() {
     w.free_pages(dma, BUF, PAGE, Bidirectional);
     w.silent();
 }
+
+#[test]
+fn a_for_cpu_that_moves_nothing_is_no_for_device() {
+    // On mips a for_cpu leaves the CPU's writes in the cache.
+    let w = on(Profile::Mips);
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.cpu_write(BUF, &[5; 8]);
+    w.for_cpu(dma, 256, Bidirectional);
+    assert_eq!(w.cpu_read(BUF, 8), [5; 8]);
+    w.silent();
+    assert_eq!(w.read(dma, 8), [0; 8]);
+    assert_eq!(w.bad(), ["DV213e"]);
+    // The other lines were the device's all the time: what the CPU does there later is an offence of its own.
+    w.cpu_write(BUF + 64, &[6; 8]);
+    w.core.kick(w.device, w.site("second+0x1"));
+    w.read(Iova(dma.0 + 64), 8);
+    assert_eq!(w.bad(), ["DV201e", "DV213e"]);
+}
+
+#[test]
+fn a_for_cpu_after_a_stale_read_is_not_what_is_wrong() {
+    let w = on(Profile::Mips);
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.cpu_write(BUF, &[5; 8]);
+    w.read(dma, 8);
+    w.for_cpu(dma, 256, Bidirectional);
+    w.core.kick(w.device, w.site("second+0x1"));
+    w.read(dma, 8);
+    assert!(w.bad().iter().all(|code| code == "DV201e"), "{:?}", w.bad());
+}
+
+#[test]
+fn what_the_cpu_changed_in_part_of_a_line_is_not_given_by_a_for_cpu() {
+    for profile in [Profile::Worst, Profile::Mips] {
+        let w = on(profile);
+        // The first 32 bytes of a line, and a whole one.
+        let dma = w.map(BUF + 32, 96, Bidirectional);
+        w.cpu_write(BUF + 40, &[5; 4]);
+        w.for_cpu(dma, 96, Bidirectional);
+        assert_eq!(w.cpu_read(BUF + 40, 4), [5; 4], "{profile}");
+        w.read(dma, 32);
+        assert_eq!(w.bad(), ["DV213e"], "{profile}");
+        assert_eq!(w.finding(Code::DV213).range, Some(ByteRange { start: 8, end: 12 }), "{profile}");
+    }
+}
