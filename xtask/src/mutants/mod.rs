@@ -32,7 +32,7 @@ cargo xtask mutants  change the core's code in every way that compiles, one at a
     --file NAME      only files whose path holds NAME
     --shard I/N      only every Nth change, from the Ith (1 to N)
     --missed         only what earlier runs missed or did not come to
-    --cases N        cases of each property test (default 16); a change all tests let pass meets 3456
+    --cases N        cases of each property test (default 16); a change they let pass meets as many as usual
     --jobs N         this many at a time (default: one for each CPU)
     --write          then write docs/mutants.md, keeping the reasons in it
     --check          then compare with docs/mutants.md: fails when it is out of date, lacks a reason, or under 90 % are caught
@@ -164,7 +164,7 @@ fn attempt(
     let tests: Vec<Test> = program.trace()?;
     eprintln!(
         "xtask: {} tests pass without a change, {:.0} s one by one",
-        tests.iter().filter(|test| test.cases == program.cases).count(),
+        tests.iter().filter(|test| test.cases.is_some()).count(),
         start.elapsed().as_secs_f64()
     );
     let numbers: Vec<u32> = wanted.iter().map(|mutant| mutant.number).collect();
