@@ -243,3 +243,19 @@ fn all_that_is_lost_to_the_cache_is_told_from_its_first_byte_to_its_last() {
     assert_eq!((f.bytes_at, f.cpu_bytes[8], f.device_bytes[8]), (0, 0, 1));
     assert_eq!(w.read(dma, 256), w.cpu_read(BUF, 256), "the lines are clean");
 }
+
+#[test]
+fn whose_line_is_lost_does_not_depend_on_other_mappings_of_the_page() {
+    let w = evicting();
+    let other = w.map(BUF + 256, 64, Bidirectional);
+    w.for_cpu(other, 64, Bidirectional);
+    let list = w.map_call(list(&[(BUF, 64), (BUF + 128, 64)], Bidirectional));
+    for at in [0, 128] {
+        w.cpu_write(BUF + at, &[5; 4]);
+    }
+    w.write(list[0].0, &[1; 64]);
+    w.write(list[1].0, &[1; 64]);
+    w.sync_call(SyncCall { for_cpu: true, sg: true, ranges: list, direction: Bidirectional });
+    assert_eq!(w.cpu_read(BUF, 192), [vec![5; 4], vec![0; 124], vec![5; 4], vec![0; 60]].concat());
+    assert_eq!(w.finding(Code::DV203).range, Some(ByteRange { start: 0, end: 128 }));
+}

@@ -276,3 +276,83 @@ fn bytes_the_cpu_wrote_itself_are_not_awaited_from_the_device() {
     show(&w, BUF + 60 + slack, 1, false, 3);
     assert_eq!(w.codes(), ["DV218n"]);
 }
+
+#[test]
+fn the_write_that_is_lost_is_named_and_not_one_that_adjoins_it() {
+    for (first, second) in [((4, 0x100), (8, 0x200)), ((8, 0x200), (4, 0x100)), ((8, 0x200), (12, 0x100))] {
+        let w = Watched::new();
+        let dma = w.map(BUF, 64, Bidirectional);
+        for (at, place) in [first, second] {
+            let value = if place == 0x100 { 1 } else { 5 };
+            w.access(BUF + at, 4, Some(&[value; 4]), &DRIVER, place, false);
+        }
+        // What was written at the first place the device writes, too: nothing is lost of it.
+        w.write(dma, &[1; 64]);
+        w.for_cpu(dma, 64, Bidirectional);
+        let summary = w.core.finish();
+        let lost: Vec<_> = summary.findings.iter().filter(|f| f.severity == Severity::Error).collect();
+        assert_eq!(lost.len(), 1, "{lost:#?}");
+        assert_eq!(summary.sites.frames(lost[0].offence.site)[0].address, 0x200);
+        assert_eq!(lost[0].range, Some(ByteRange { start: 8, end: 12 }));
+    }
+    // The write that is lost was not seen: no other takes the blame.
+    for at in [4, 12] {
+        let w = Watched::new();
+        let dma = w.map(BUF, 64, Bidirectional);
+        w.access(BUF + at, 4, Some(&[1; 4]), &DRIVER, 0x100, false);
+        w.cpu_write(BUF + 8, &[5; 4]);
+        w.write(dma, &[1; 64]);
+        w.for_cpu(dma, 64, Bidirectional);
+        let found = w.core.finish().findings;
+        let lost: Vec<_> = found.iter().filter(|f| f.severity == Severity::Error).map(|f| f.offence.what.as_str()).collect();
+        assert_eq!(lost, ["dma_sync_single_for_cpu"]);
+    }
+}
+
+#[test]
+fn a_buffer_that_was_taken_before_is_one_that_is_reused() {
+    for rounds in 0..4 {
+        let w = Watched::new();
+        let dma = w.map(BUF, 64, FromDevice);
+        for n in 0..rounds {
+            w.transfer(dma, &[n + 1; 64]);
+            w.for_cpu(dma, 64, FromDevice);
+            w.for_device(dma, 64, FromDevice);
+        }
+        w.transfer(dma, &[9; 64]);
+        w.load(BUF, 8);
+        assert_eq!(w.bad(), [if rounds == 0 { "DV202e" } else { "DV217e" }], "after {rounds} rounds");
+    }
+}
+
+/// Writes down what it is told.
+#[derive(Debug, Default)]
+struct Diary(std::sync::Mutex<Vec<(Gpa, Guard)>>);
+
+impl Gate for Diary {
+    fn apply(&self, changes: &[(Gpa, Guard)], _: &mut Vec<Gpa>) {
+        self.0.lock().unwrap().extend(changes);
+    }
+}
+
+#[test]
+fn guards_are_passed_on_in_order_of_address() {
+    let w = World::with(|c| c.watch = WatchPolicy::All);
+    let diary = std::sync::Arc::new(Diary::default());
+    w.core.set_gate(diary.clone());
+    w.map_call(list(&[(BUF + 5 * PAGE, 64), (BUF, 64), (BUF + 2 * PAGE, 64)], FromDevice));
+    let pages = [0, 2, 5].map(|page| (Gpa(BUF + page * PAGE), Guard::Closed));
+    assert_eq!(*diary.0.lock().unwrap(), pages);
+}
+
+#[test]
+fn a_write_that_is_lost_in_two_places_is_lost_once() {
+    let w = Watched::new();
+    let dma = w.map(BUF + 32, 32, Bidirectional);
+    w.access(BUF + 32, 16, Some(&[5; 16]), &DRIVER, 0x100, false);
+    w.write(dma, &[1; 4]);
+    w.write(Iova(dma.0 + 8), &[1; 4]);
+    w.for_cpu(dma, 32, Bidirectional);
+    let f = w.finding(Code::DV203);
+    assert_eq!((f.severity, f.count, f.range), (Severity::Error, 1, Some(ByteRange { start: 0, end: 12 })));
+}

@@ -69,6 +69,8 @@ impl Program {
             .env("PROPTEST_RNG_SEED", "1")
             .env("PROPTEST_MAX_SHRINK_ITERS", "0")
             .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+            // The exhaustive histories with an event less take a tenth of the time.
+            .env("DMAVET_MODEL_DEPTH", "-1")
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
