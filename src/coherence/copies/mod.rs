@@ -521,10 +521,10 @@ mod tests {
         assert_eq!((r.wrong_sync, r.stale, r.offended), (0b1100, 0b1100, 0b1001), "of whole lines only");
         // Changes that stayed where they were; lines 2 and 3 are stale.
         let mut r = PageRef { stale: 0b1100, wrong_sync: 0b0010, ..PageRef::default() };
-        r.given_to_cpu(0b1111, 0, 0b0110, 0b0001, 0);
-        assert_eq!((r.wrong_sync, r.stale, r.stuck, r.offended), (0b0010, 0b1100, 0b0001, 0));
-        r.given_to_cpu(0b0001, 0b0001, 0b0001, 0b0001, 0);
-        assert_eq!((r.wrong_sync, r.stuck), (0b0011, 0b0001), "again");
+        r.given_to_cpu(0b1111, 0, 0b0110, 0b0001, 0b1000);
+        assert_eq!((r.wrong_sync, r.stale, r.stuck, r.offended), (0b0010, 0b1100, 0b0001, 0b1000));
+        r.given_to_cpu(0b0001, 0b0001, 0b0001, 0b0001, 0b1000);
+        assert_eq!((r.wrong_sync, r.stuck, r.offended), (0b0011, 0b0001, 0b1000), "again");
     }
 
     #[test]

@@ -142,6 +142,9 @@ fn worst_poisons_whole_lines_of_a_transfer_only() {
 /// What is found, and what both sides see.
 type Told = (Vec<(Code, Severity, Option<ByteRange>, u64)>, Vec<u8>, Vec<u8>);
 
+/// Whether the memory is of dma_alloc_pages(), what happens to it, and what is found.
+type Case = (bool, fn(&Watched, Iova), Vec<(Code, Option<ByteRange>)>);
+
 /// Plays a history of four whole lines.
 fn told(edges: Edges, pages: bool, history: fn(&Watched, Iova)) -> Told {
     play_on(Profile::Arm64, edges, Cache::Quiet, 0);
@@ -157,7 +160,7 @@ fn told(edges: Edges, pages: bool, history: fn(&Watched, Iova)) -> Told {
 #[test]
 fn whole_lines_are_the_same_with_either_kind_of_edges() {
     let range = |start, end| Some(ByteRange { start, end });
-    let cases: [(bool, fn(&Watched, Iova), Vec<(Code, Option<ByteRange>)>); 5] = [
+    let cases: [Case; 5] = [
         // What was found stale is no part of what is lost.
         (
             false,
@@ -222,5 +225,34 @@ fn whole_lines_are_the_same_with_either_kind_of_edges() {
         let found: Vec<_> = isolate.0.iter().map(|f| (f.0, f.2)).collect();
         assert_eq!(found, expected, "history {n}");
         assert_eq!(told(Edges::Line, pages, history), isolate, "history {n}");
+    }
+}
+
+#[test]
+fn what_was_never_handed_over_and_is_lost_is_told_byte_by_byte() {
+    for edges in Edges::ALL {
+        play_on(Profile::Arm64, edges, Cache::Quiet, 0);
+        let w = World::new();
+        let dma = w.map_skip(BUF, 128, Bidirectional);
+        w.cpu_write(BUF + 8, &[5; 4]);
+        w.write(dma, &[1; 64]);
+        w.for_cpu(dma, 128, Bidirectional);
+        assert_eq!(w.cpu_read(BUF, 64), [1; 64], "{edges}");
+        let ranges: Vec<_> = w.core.finish().findings.iter().map(|f| f.range).collect();
+        assert_eq!(ranges, [Some(ByteRange { start: 8, end: 12 })], "{edges}: {:?}", w.codes());
+    }
+}
+
+#[test]
+fn a_mapping_that_ends_leaves_nothing_in_its_lines() {
+    for other in [0, 192] {
+        let w = on(Profile::Arm64);
+        w.map(BUF + other, 64, Bidirectional);
+        let dma = w.map(BUF + 64 + 16, 64, FromDevice);
+        w.write(dma, &[1; 64]);
+        w.unmap_skip(dma, 64, FromDevice);
+        let dma = w.map(BUF + 64 + 16, 64, FromDevice);
+        w.for_cpu(dma, 64, FromDevice);
+        assert_eq!(w.cpu_read(BUF, 256), [0; 256], "beside a mapping at {other}");
     }
 }

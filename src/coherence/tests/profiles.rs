@@ -385,14 +385,15 @@ fn worst_poisons_what_is_the_mappings_alone() {
     for (at, len) in [(192, 64), (200, 56), (256, 64)] {
         for neighbour_first in [true, false] {
             let w = on(Profile::Worst);
-            w.cpu_write(BUF, &[7; 512]);
+            let old = [[7; 256], [0; 256]].concat();
+            w.cpu_write(BUF, &old);
             let neighbour = || w.map(BUF + at, len, Bidirectional);
             let before = neighbour_first.then(neighbour);
             let dma = w.map(BUF, 256, FromDevice);
             let after = if neighbour_first || at < 256 { None } else { Some(neighbour()) };
             w.unmap(dma, 256, FromDevice);
             let alone = if neighbour_first { usize::try_from(at / 64 * 64).unwrap() } else { 256 };
-            assert_eq!(w.cpu_read(BUF, 512), [vec![0xdb; alone], vec![7; 512 - alone]].concat(), "{at} {len} {neighbour_first}");
+            assert_eq!(w.cpu_read(BUF, 512), [&vec![0xdb; alone], &old[alone..]].concat(), "{at} {len} {neighbour_first}");
             if let Some(dma) = before.or(after) {
                 let mine = w.cpu_read(BUF + at, usize::try_from(len).unwrap());
                 w.unmap(dma, len, Bidirectional);
@@ -400,4 +401,17 @@ fn worst_poisons_what_is_the_mappings_alone() {
             }
         }
     }
+}
+
+#[test]
+fn what_two_mappings_could_not_bring_is_not_lost_once_more() {
+    let w = on(Profile::Mips);
+    let one = w.map(BUF, 64, FromDevice);
+    let two = w.map(BUF, 64, FromDevice);
+    w.for_cpu(one, 64, FromDevice);
+    w.write(one, &[1; 64]);
+    w.for_cpu(one, 64, FromDevice);
+    w.for_cpu(two, 64, FromDevice);
+    w.unmap_skip(one, 64, FromDevice);
+    assert!(!w.codes().contains(&"DV221n".to_owned()), "{:?}", w.codes());
 }

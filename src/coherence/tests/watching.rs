@@ -356,3 +356,58 @@ fn a_write_that_is_lost_in_two_places_is_lost_once() {
     let f = w.finding(Code::DV203);
     assert_eq!((f.severity, f.count, f.range), (Severity::Error, 1, Some(ByteRange { start: 0, end: 12 })));
 }
+
+/// Errors when the CPU wrote bytes 64 to 72 and the device some others, and then the buffer is given.
+fn overtaken(profile: Profile, at: u64, len: usize) -> usize {
+    play_on(profile, Edges::Isolate, Cache::Quiet, 0);
+    let w = Watched::new();
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.access(BUF + 64, 8, Some(&[5; 8]), &DRIVER, 0x100, false);
+    w.write(Iova(dma.0 + at), &vec![1; len]);
+    w.for_device(dma, 256, Bidirectional);
+    w.bad().iter().filter(|code| *code == "DV203e").count()
+}
+
+#[test]
+fn a_write_is_overtaken_in_its_line_or_where_it_bounces_in_its_bytes() {
+    for (at, len, line, bytes) in [(64, 1, 1, 1), (71, 1, 1, 1), (72, 8, 1, 0), (60, 4, 0, 0), (128, 64, 0, 0), (0, 256, 1, 1)] {
+        assert_eq!((overtaken(Profile::Arm64, at, len), overtaken(Profile::Swiotlb, at, len)), (line, bytes), "{at} {len}");
+    }
+}
+
+#[test]
+fn a_write_that_goes_on_after_the_device_wrote_is_another() {
+    play_on(Profile::Arm64, Edges::Isolate, Cache::Quiet, 0);
+    let w = Watched::new();
+    let dma = w.map(BUF, 64, Bidirectional);
+    w.access(BUF, 4, Some(&[5; 4]), &DRIVER, 0x100, false);
+    w.write(Iova(dma.0 + 32), &[1; 4]);
+    w.access(BUF + 4, 4, Some(&[5; 4]), &DRIVER, 0x100, false);
+    w.for_device(dma, 64, Bidirectional);
+    let f = w.finding(Code::DV203);
+    assert_eq!((f.range, f.count), (Some(ByteRange { start: 0, end: 4 }), 1));
+}
+
+#[test]
+fn what_the_cpu_has_already_is_not_awaited_again() {
+    let w = Watched::with(|c| c.pedantic = true);
+    let dma = w.map(BUF, 256, FromDevice);
+    w.transfer(dma, &[1; 256]);
+    w.for_cpu(dma, 64, FromDevice);
+    w.for_cpu(dma, 256, FromDevice);
+    for at in (0..256).step_by(8) {
+        w.load(BUF + at, 8);
+    }
+    assert!(!w.codes().contains(&"DV218n".to_owned()), "{:?}", w.codes());
+}
+
+#[test]
+fn a_line_the_device_wrote_in_two_places_was_given_back() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 64, FromDevice);
+    w.transfer(dma, &[1; 4]);
+    w.transfer(Iova(dma.0 + 16), &[1; 4]);
+    w.for_device(dma, 64, FromDevice);
+    w.load(BUF, 4);
+    assert_eq!(w.bad(), ["DV213e"]);
+}
