@@ -411,3 +411,66 @@ fn a_line_the_device_wrote_in_two_places_was_given_back() {
     w.load(BUF, 4);
     assert_eq!(w.bad(), ["DV213e"]);
 }
+
+#[test]
+fn neighbours_are_those_of_the_same_object() {
+    // Eight bytes of the object before the buffer and eight behind it.
+    for (at, found) in [(7, false), (8, true), (15, true), (116, true), (123, true), (124, false)] {
+        let w = Watched::new();
+        w.map_call(MapCall { object: (8, 8), ..single(BUF + 16, 100, FromDevice) });
+        show(&w, BUF + at, 1, true, 1);
+        assert_eq!(w.bad(), Vec::from_iter(found.then_some("DV303w")), "byte {at}");
+    }
+}
+
+#[test]
+fn what_the_cpu_did_is_part_of_the_story() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 128, Bidirectional);
+    w.store(BUF, &[5; 4]);
+    w.transfer(Iova(dma.0 + 64), &[1; 64]);
+    w.load(BUF + 64, 4);
+    w.for_cpu(dma, 128, Bidirectional);
+    let story: Vec<_> = w.finding(Code::DV203).history.into_iter().map(|e| (e.event, e.range.start)).collect();
+    let expected = [("mapped", 0), ("CPU wrote", 0), ("device wrote", 64), ("CPU read", 64)];
+    assert_eq!(story[..4], expected.map(|(event, at)| (event.to_owned(), at)));
+}
+
+#[test]
+fn only_what_the_device_has_is_not_innocent() {
+    let w = Watched::with(|c| c.innocent_budget = 4);
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.for_cpu(dma, 64, Bidirectional);
+    assert!(show(&w, BUF, 8, true, 1) && show(&w, BUF + 8, 8, false, 1), "the CPU's bytes");
+    for n in 0..20 {
+        assert!(!show(&w, BUF + 64, 8, n % 2 == 0, 2), "the device's");
+    }
+    assert_eq!((w.core.stats().abandoned_pages, w.core.stats().innocent_accesses), (0, 2), "they use up no share");
+}
+
+#[test]
+fn what_a_for_cpu_did_not_bring_is_told_of_there_and_not_at_the_read() {
+    play_on(Profile::Mips, Edges::Isolate, Cache::Quiet, 0);
+    let w = Watched::new();
+    let dma = w.map(BUF, 128, FromDevice);
+    w.for_cpu(dma, 64, FromDevice);
+    w.transfer(dma, &[1; 64]);
+    w.for_cpu(dma, 64, FromDevice);
+    assert_eq!(w.bad(), ["DV222e"]);
+    assert!(!show(&w, BUF, 8, false, 1));
+    assert_eq!(w.bad(), ["DV222e"]);
+    // The next line is the device's still.
+    w.transfer(Iova(dma.0 + 64), &[1; 64]);
+    show(&w, BUF + 64, 8, false, 2);
+    assert_eq!(w.bad().len(), 2, "{:?}", w.bad());
+}
+
+#[test]
+fn the_rest_of_a_line_that_was_taken_in_part_is_not_taken() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 64, FromDevice);
+    w.transfer(dma, &[1; 64]);
+    w.for_cpu(dma, 16, FromDevice);
+    w.load(BUF + 32, 8);
+    assert_eq!(w.bad(), ["DV214e"]);
+}
