@@ -474,3 +474,44 @@ fn the_rest_of_a_line_that_was_taken_in_part_is_not_taken() {
     w.load(BUF + 32, 8);
     assert_eq!(w.bad(), ["DV214e"]);
 }
+
+#[test]
+fn fetches_of_coherent_memory_are_told_apart_by_their_words() {
+    // Between two fetches of bytes 1024 to 1032 the device, or the CPU, writes.
+    for (at, len, news) in [(1024, 8, true), (1031, 1, true), (1016, 16, true), (1016, 8, false), (1032, 8, false), (0, 64, false)] {
+        for by_cpu in [false, true] {
+            let w = Watched::with(|c| c.pedantic = true);
+            let dma = w.alloc_coherent(BUF, PAGE);
+            show(&w, BUF + 1024, 8, false, 0x7000);
+            if by_cpu {
+                show(&w, BUF + at, len, true, 0x7008);
+            } else {
+                w.write(Iova(dma.0 + at), &vec![1; usize::try_from(len).unwrap()]);
+            }
+            show(&w, BUF + 1024, 8, false, 0x7010);
+            assert_eq!(w.codes(), Vec::from_iter((!news).then_some("DV503n")), "{at} {len} {by_cpu}");
+        }
+    }
+    // More than eight words at once is no look at a descriptor.
+    for (len, found) in [(64, true), (72, false)] {
+        let w = Watched::with(|c| c.pedantic = true);
+        w.alloc_coherent(BUF, PAGE);
+        for rip in [0x7000, 0x7010] {
+            show(&w, BUF + 1024, len, false, rip);
+        }
+        assert_eq!(w.codes(), Vec::from_iter(found.then_some("DV503n")), "{len}");
+    }
+}
+
+#[test]
+fn a_page_of_coherent_memory_is_given_up_when_it_is_used_too_much() {
+    let w = Watched::with(|c| (c.pedantic, c.innocent_budget) = (true, 1));
+    w.alloc_coherent(BUF, PAGE);
+    assert_eq!(w.guard(BUF), Guard::Closed);
+    for n in 0..50 {
+        show(&w, BUF + 1024, 8, true, n);
+    }
+    assert_eq!((w.core.stats().abandoned_pages, w.guard(BUF)), (0, Guard::Closed));
+    show(&w, BUF + 1024, 8, true, 1);
+    assert_eq!((w.core.stats().abandoned_pages, w.guard(BUF)), (1, Guard::Open));
+}
