@@ -230,6 +230,18 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_region_and_its_slices_have_the_same_marks() {
+        let arena = Arena::new(2).unwrap();
+        arena.prepare(1);
+        let marks = arena.region.bitmap();
+        marks.mark_dirty(PAGE + 10, 2);
+        assert_eq!([9, 10, 11, 12].map(|at| marks.dirty_at(PAGE + at)), [false, true, true, false]);
+        let mut bits = Bits::EMPTY;
+        arena.written(1, 0, PAGE, &mut bits);
+        assert_eq!(bits.runs().collect::<Vec<_>>(), [(10, 12)]);
+    }
+
+    #[test]
     fn slots_end_at_their_page() {
         let arena = Arena::new(2).unwrap();
         assert!(arena.slice(0, 4090, 7).is_none());

@@ -171,6 +171,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_site_and_no_more_is_remembered() {
+        let last = u32::try_from(crate::site::SiteTable::MAX).unwrap();
+        let mut device = Device::new(Requester::Pci(Bdf(0x10)));
+        device.called(CallKind::Map, SiteId(last));
+        device.called(CallKind::Map, SiteId(last + 1));
+        assert_eq!(device.summary().call_sites[&CallKind::Map], [SiteId(last)]);
+    }
+
+    #[test]
+    fn drivers_are_bounded() {
+        let mut device = Device::new(Requester::Pci(Bdf(0x10)));
+        for n in 0..DRIVERS_KEPT + 2 {
+            device.bind(&format!("driver{n}"));
+        }
+        assert_eq!(device.summary().drivers.len(), DRIVERS_KEPT);
+    }
+
+    #[test]
     fn only_platform_devices_start_as_bus_masters() {
         assert!(!Device::new(Requester::Pci(Bdf(8))).bus_master);
         assert!(Device::new(Requester::Platform(0)).bus_master);

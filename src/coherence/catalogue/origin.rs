@@ -99,6 +99,8 @@ mod tests {
         for code in Code::ALL.iter().filter(|code| code.needs_watch()) {
             assert!(code.events().contains(Events::CPU), "{code}");
         }
+        // A stale read leaves nothing behind; a write does, so content tells of it.
+        assert!(Code::DV202.needs_watch() && !Code::DV203.needs_watch());
         assert_eq!(Code::DV214.events().to_string(), "calls, device, CPU");
         assert_eq!(Code::DV101.kernel_check(), KernelCheck::Yes);
     }

@@ -247,15 +247,8 @@ impl Copies {
             extra.held.set(first, last);
         }
         if let Some(r) = find_ref(&mut page.refs, mapping, chunk) {
-            r.owned &= !touched;
-            r.late &= !touched;
-            r.given_back &= !touched;
             let whole = super::whole_lines(line, chunk.start, chunk.end);
-            r.stale &= !whole;
-            r.wrong_sync &= !whole;
-            r.wrong_sync |= tally.edge_dirty & !stale;
-            r.stuck = r.stuck & !touched | tally.stuck;
-            r.offended |= lost_lines;
+            r.given_to_cpu(touched, whole, tally.edge_dirty, tally.stuck, lost_lines);
         }
         result
     }

@@ -88,6 +88,19 @@ impl PageRef {
         self.stuck &= !lines;
         self.given_back |= untaken;
     }
+
+    /// Lines were given to the CPU, `whole` of them entirely. In those of `left` the CPU's changes stayed, in those of `stuck` the device's;
+    /// from those of `lost` the CPU's are gone.
+    fn given_to_cpu(&mut self, touched: u128, whole: u128, left: u128, stuck: u128, lost: u128) {
+        self.owned &= !touched;
+        self.late &= !touched;
+        self.given_back &= !touched;
+        // What the CPU had changed in whole lines is gone; what was found stale is not found a second time.
+        self.wrong_sync = self.wrong_sync & !whole | left & !self.stale;
+        self.stale &= !whole;
+        self.stuck = self.stuck & !touched | stuck;
+        self.offended |= lost;
+    }
 }
 
 /// What only some machines keep of a page.
@@ -470,6 +483,73 @@ fn evidence(chunk: &Chunk, first: usize, cpu: &PageBytes, device: &PageBytes) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tap::Feed;
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    /// Lines 0 to 3 in every state there is.
+    fn known() -> PageRef {
+        let all = 0b1111;
+        PageRef {
+            wrong_sync: all,
+            used: all,
+            offended: all,
+            stale: all,
+            taken: all,
+            given_back: all,
+            late: all,
+            stuck: all,
+            ..PageRef::default()
+        }
+    }
+
+    #[test]
+    fn a_hand_over_ends_what_was_known_of_its_lines() {
+        let mut r = PageRef { owned: 0b1000, given_back: 0b1000, ..known() };
+        r.handed_over(0b0011, 0b0010);
+        assert_eq!((r.owned, r.handed, r.given_back), (0b1011, 0b0011, 0b1010));
+        assert_eq!([r.wrong_sync, r.stale, r.late, r.stuck], [0b1100; 4]);
+        assert_eq!([r.used, r.offended, r.taken], [0b1111; 3], "what happened before is not undone");
+        r.handed_over(0b0001, 0b0010);
+        assert_eq!((r.owned, r.handed, r.given_back), (0b1011, 0b0011, 0b1010), "once more");
+    }
+
+    #[test]
+    fn what_is_given_to_the_cpu_is_no_longer_the_devices() {
+        let mut r = PageRef { owned: 0b1110, offended: 0b1000, ..known() };
+        r.given_to_cpu(0b0111, 0b0011, 0, 0, 0b0001);
+        assert_eq!((r.owned, r.late, r.given_back, r.stuck), (0b1000, 0b1000, 0b1000, 0b1000));
+        assert_eq!((r.wrong_sync, r.stale, r.offended), (0b1100, 0b1100, 0b1001), "of whole lines only");
+        // Changes that stayed where they were; lines 2 and 3 are stale.
+        let mut r = PageRef { stale: 0b1100, wrong_sync: 0b0010, ..PageRef::default() };
+        r.given_to_cpu(0b1111, 0, 0b0110, 0b0001, 0b1000);
+        assert_eq!((r.wrong_sync, r.stale, r.stuck, r.offended), (0b0010, 0b1100, 0b0001, 0b1000));
+        r.given_to_cpu(0b0001, 0b0001, 0b0001, 0b0001, 0b1000);
+        assert_eq!((r.wrong_sync, r.stuck, r.offended), (0b0011, 0b0001, 0b1000), "again");
+    }
+
+    #[test]
+    fn the_adversary_throws_splitmix64() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), PAGE)]).unwrap();
+        let ram = Arc::new(Ram::new(&memory, Feed::new(None)).unwrap());
+        let arena = Arc::new(Arena::new(1).unwrap());
+        // Bit n is the lowest of the nth number that the reference implementation gives for the seed.
+        for (seed, bits) in [(0, 0xd9b5_e8fe_c331_f555_u64), (1_234_567, 0xa6a0_a189_bdd2_b0df)] {
+            let config = Config { cache: Cache::Random, seed, ..Config::for_ram(4096) };
+            let mut copies = Copies::new(Arc::clone(&ram), Arc::clone(&arena), &config);
+            for n in 0..64 {
+                assert_eq!(copies.strikes(Cache::Evict), bits >> n & 1 != 0, "number {n} of seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn whole_lines_are_those_covered() {
+        assert_eq!(whole_lines(64, 0, 63), 0);
+        assert_eq!(whole_lines(64, 0, 64), 0b1);
+        assert_eq!(whole_lines(64, 65, 255), 0b100);
+        assert_eq!(whole_lines(128, 128, 384), 0b110);
+        assert_eq!(whole_lines(32, 0, PAGE), !0);
+    }
 
     #[test]
     fn lines_are_those_touched() {

@@ -148,15 +148,7 @@ impl Copies {
             }
         }
         if let Some(r) = find_ref(&mut page.refs, mapping, chunk) {
-            r.owned &= !touched;
-            r.late &= !touched;
-            r.given_back &= !touched;
-            let whole = super::whole_lines(line, start, end);
-            r.stale &= !whole;
-            // What the CPU had changed there is gone.
-            r.wrong_sync &= !whole;
-            r.wrong_sync |= edge_dirty & !stale;
-            r.offended |= lost_lines;
+            r.given_to_cpu(touched, super::whole_lines(line, start, end), edge_dirty, 0, lost_lines);
         }
         result
     }

@@ -78,3 +78,27 @@ impl Engine {
         owners.find_map(|id| Some((id, rules::map::maps_coherent(call, self.mappings.get(id)?, device)?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_page_has_its_own_owner_and_bit() {
+        let mut pages = CoherentPages::default();
+        for (frame, id) in [(3, 1), (4, 2), (67, 3), (4, 4)] {
+            pages.set(frame, id, 200);
+        }
+        pages.clear(4, 2);
+        assert_eq!(
+            [3, 4, 5, 67, 68].map(|frame| pages.owner(frame)),
+            [Some(1), Some(4), None, Some(3), None],
+            "it has another owner by now"
+        );
+        pages.clear(4, 4);
+        assert_eq!([3, 4, 67].map(|frame| pages.owner(frame)), [Some(1), None, Some(3)]);
+        pages.clear(3, 1);
+        pages.clear(67, 3);
+        assert!(pages.bits.iter().all(|word| *word == 0), "pages that are ordinary again cost no more than others");
+    }
+}

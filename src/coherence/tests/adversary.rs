@@ -181,3 +181,81 @@ fn the_write_in_the_lost_line_is_named_and_not_one_in_the_line_beside_it() {
     // The first write is dropped by the unmap, the line of the others was written back by then.
     assert_eq!(found, [(Severity::Error, 0x100, range(60, 64)), (Severity::Error, 0x200, range(64, 128))]);
 }
+
+fn evicting() -> World {
+    with(Profile::Arm64, Cache::Evict, 0)
+}
+
+#[test]
+fn a_line_the_buffer_covers_in_part_is_not_the_caches_to_write_back() {
+    for (start, len) in [(0, 96), (32, 96)] {
+        let w = evicting();
+        let dma = w.map(BUF + start, len, Bidirectional);
+        // The part of a line before or behind the line that is covered whole.
+        let at = if start == 0 { 64 } else { 32 };
+        w.cpu_write(BUF + at, &[5; 4]);
+        w.write(dma, &[1; 96]);
+        w.for_cpu(dma, len, Bidirectional);
+        let here = usize::try_from(start).unwrap();
+        assert_eq!(w.cpu_read(BUF, 160)[here..here + 96], [1; 96], "what the device wrote arrives");
+        assert_eq!(w.finding(Code::DV203).range.map(|r| r.end - r.start), Some(4), "the write is what is lost");
+    }
+}
+
+#[test]
+fn a_line_that_is_the_cpus_is_not_lost_to_the_cache() {
+    let w = evicting();
+    let dma = w.map(BUF, 128, Bidirectional);
+    w.for_cpu(dma, 128, Bidirectional);
+    w.cpu_write(BUF, &[5; 4]);
+    w.write(dma, &[1; 64]);
+    w.for_device(dma, 128, Bidirectional);
+    assert_eq!(w.read(dma, 64), [vec![5; 4], vec![1; 60]].concat(), "the driver's write was in order");
+    assert!(!w.bad().contains(&"DV203e".to_owned()), "{:?}", w.bad());
+}
+
+#[test]
+fn a_line_another_mapping_handed_over_is_clean() {
+    let w = evicting();
+    let first = w.map(BUF, 128, FromDevice);
+    let second = w.map_skip(BUF, 128, FromDevice);
+    w.unmap_skip(first, 128, FromDevice);
+    w.write(second, &[1; 128]);
+    w.for_cpu(second, 128, FromDevice);
+    assert_eq!(w.cpu_read(BUF, 128), [1; 128]);
+    w.silent();
+}
+
+#[test]
+fn all_that_is_lost_to_the_cache_is_told_from_its_first_byte_to_its_last() {
+    let w = evicting();
+    let dma = w.map(BUF, 256, Bidirectional);
+    // The device writes of the first line bytes 8 to 16, of the third 4 and of the fourth nothing the CPU has not.
+    for line in [0, 128, 192] {
+        w.cpu_write(BUF + line + 20, &[5; 4]);
+    }
+    w.write(Iova(dma.0 + 8), &[1; 8]);
+    w.write(Iova(dma.0 + 128), &[1; 4]);
+    w.write(Iova(dma.0 + 196), &[0; 4]);
+    w.for_cpu(dma, 256, Bidirectional);
+    let f = w.finding(Code::DV203);
+    assert_eq!(f.range, Some(ByteRange { start: 8, end: 132 }));
+    assert_eq!((f.bytes_at, f.cpu_bytes[8], f.device_bytes[8]), (0, 0, 1));
+    assert_eq!(w.read(dma, 256), w.cpu_read(BUF, 256), "the lines are clean");
+}
+
+#[test]
+fn whose_line_is_lost_does_not_depend_on_other_mappings_of_the_page() {
+    let w = evicting();
+    let other = w.map(BUF + 256, 64, Bidirectional);
+    w.for_cpu(other, 64, Bidirectional);
+    let list = w.map_call(list(&[(BUF, 64), (BUF + 128, 64)], Bidirectional));
+    for at in [0, 128] {
+        w.cpu_write(BUF + at, &[5; 4]);
+    }
+    w.write(list[0].0, &[1; 64]);
+    w.write(list[1].0, &[1; 64]);
+    w.sync_call(SyncCall { for_cpu: true, sg: true, ranges: list, direction: Bidirectional });
+    assert_eq!(w.cpu_read(BUF, 192), [vec![5; 4], vec![0; 124], vec![5; 4], vec![0; 60]].concat());
+    assert_eq!(w.finding(Code::DV203).range, Some(ByteRange { start: 0, end: 128 }));
+}

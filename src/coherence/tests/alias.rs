@@ -102,3 +102,19 @@ fn forwarded_frames_and_missing_syncs_keep_their_names() {
     view.read_slice(&mut bytes[..4], GuestAddress(b[0].0.0)).unwrap();
     assert_eq!(w.bad(), ["DV201e"]);
 }
+
+#[test]
+fn a_line_the_other_device_owns_in_part_was_not_taken_from_it() {
+    let sync = |for_cpu, at, len| SyncCall { for_cpu, sg: false, ranges: vec![(at, len)], direction: Bidirectional };
+    for (given_back, code) in [(false, "DV403e"), (true, "DV201e")] {
+        let (w, _, a, b) = shared(Bidirectional);
+        w.call_as(OTHER, &ApiCall::Sync(sync(true, b, 64)));
+        if given_back {
+            // The second half of the line: the first is the device's with it.
+            w.call_as(OTHER, &ApiCall::Sync(sync(false, Iova(b.0 + 32), 32)));
+        }
+        w.cpu_write(BUF, &[7; 4]);
+        w.read(a, 16);
+        assert_eq!(w.bad(), [code]);
+    }
+}

@@ -159,3 +159,60 @@ fn asking_is_not_accessing() {
     w.silent();
     assert_eq!(w.core.stats().device_reads, 0);
 }
+
+#[test]
+fn accesses_are_counted() {
+    let w = World::new();
+    let dma = w.map(BUF, 256, Bidirectional);
+    for _ in 0..3 {
+        w.read(dma, 8);
+    }
+    for _ in 0..2 {
+        w.write(dma, &[1; 16]);
+    }
+    let stats = w.core.stats();
+    assert_eq!((stats.device_reads, stats.device_bytes_read, stats.device_writes, stats.device_bytes_written), (3, 24, 2, 32));
+    let device = w.core.finish().devices.remove(0);
+    assert_eq!((device.reads, device.writes), (3, 2));
+}
+
+#[test]
+fn accesses_are_called_what_they_are() {
+    use vm_memory::{GuestMemory, Permissions};
+    let w = World::new();
+    let dma = w.map(BUF, 64, ToDevice);
+    w.write(dma, &[1; 4]);
+    assert_eq!(w.finding(Code::DV205).offence.what, "device write");
+    let w = World::new();
+    let dma = w.map(BUF, 64, ToDevice);
+    w.view.get_slices(GuestAddress(dma.0), 4, Permissions::ReadWrite).unwrap().for_each(drop);
+    assert_eq!(w.finding(Code::DV205).offence.what, "device read and write");
+}
+
+#[test]
+fn an_access_that_is_refused_is_told_why() {
+    let w = World::new();
+    let dma = w.map(BUF, 64, Bidirectional);
+    let beyond = w.view.consume(Iova(dma.0 + 60), 8);
+    let bounds = AccessError::OutOfBounds { iova: Iova(dma.0 + 60), len: 8, start: dma, end: Iova(dma.0 + 64) };
+    assert_eq!(beyond, Err(bounds));
+    w.unmap(dma, 64, Bidirectional);
+    assert_eq!(w.view.consume(dma, 8), Err(AccessError::Unmapped(dma)));
+    assert_eq!(w.view.consume(Iova(4), 8), Err(AccessError::NotMapped(Iova(4))));
+    let call = MapCall { family: Family::Resource, kind: PageKind::Other, ..single(0xd000_0000, 0x1000, Bidirectional) };
+    let peer = w.map_call(call)[0].0;
+    assert_eq!(w.view.consume(peer, 8), Err(AccessError::PeerToPeer(peer)));
+}
+
+#[test]
+fn a_device_names_a_few_of_the_bytes_it_lost() {
+    let w = World::new();
+    for n in 0..20 {
+        let caller = Caller { requester: w.device, site: w.site(&format!("map{n}+0x1")), cpu: 0 };
+        let Answer::Handles(handles) = w.core.call(caller, &ApiCall::Map(single(BUF + n * PAGE, 64, FromDevice))) else { panic!("mapped") };
+        w.write(handles[0].0, &[7; 10]);
+        w.unmap_skip(handles[0].0, 64, FromDevice);
+    }
+    let device = w.core.finish().devices.remove(0);
+    assert_eq!((device.lost_bytes, device.lost_writes.len()), (200, 8));
+}

@@ -192,7 +192,38 @@ fn in_a_partly_covered_line_the_cpus_bytes_stay_and_the_device_does_not_see_them
         let other = if changed < 125 { 234 - 8 } else { 0 };
         w.read(Iova(dma.0 + other), 8);
         w.silent();
+        // What the CPU changes there afterwards has not seen that for_cpu.
+        let line = u64::from(line);
+        for at in (0..250 / line + 1).filter(|at| *at != changed / line).map(|at| (at * line).max(16)) {
+            let (w, dma) = world();
+            w.cpu_write(BUF + at, &[2]);
+            w.read(Iova(dma.0 + at - 16), 1);
+            assert_eq!(w.bad(), ["DV201e"], "byte {at} after byte {changed}, lines of {line}");
+        }
     }
+}
+
+#[test]
+fn changes_far_apart_in_one_line_are_one_wrong_sync() {
+    let w = World::with(|c| c.line_size = 128);
+    let dma = w.map(BUF + 16, 112, Bidirectional);
+    w.cpu_write(BUF + 20, &[1]);
+    w.cpu_write(BUF + 100, &[1]);
+    w.for_cpu(dma, 112, Bidirectional);
+    w.read(dma, 16);
+    assert_eq!(w.bad(), ["DV213e"]);
+}
+
+#[test]
+fn a_byte_both_sides_changed_to_the_same_is_not_lost() {
+    let w = World::new();
+    let dma = w.map(BUF, 64, Bidirectional);
+    w.cpu_write(BUF, &[5; 4]);
+    w.cpu_write(BUF + 40, &[1; 4]);
+    w.write(dma, &[1; 64]);
+    w.for_cpu(dma, 64, Bidirectional);
+    assert_eq!(w.cpu_read(BUF, 64), [1; 64]);
+    assert_eq!(w.finding(Code::DV203).range, Some(ByteRange { start: 0, end: 4 }));
 }
 
 #[test]
@@ -211,4 +242,17 @@ fn what_the_device_used_stale_is_not_found_again_when_it_is_discarded() {
     assert_eq!(world(&[70]), ["DV201e"]);
     assert_eq!(world(&[70, 200]), ["DV201e", "DV203e"], "the other line was not used");
     assert_eq!(world(&[200]), ["DV203e"]);
+}
+
+#[test]
+fn a_for_cpu_of_a_sent_buffer_is_wrong_for_what_was_changed_by_then() {
+    for (before, after, code) in [(8, 8, "DV213e"), (8, 64, "DV201e"), (70, 8, "DV201e"), (70, 200, "DV201e")] {
+        let w = World::new();
+        let dma = w.map(BUF, 256, ToDevice);
+        w.cpu_write(BUF + before, &[1]);
+        w.for_cpu(dma, 256, ToDevice);
+        w.cpu_write(BUF + after, &[2]);
+        w.read(Iova(dma.0 + after), 1);
+        assert_eq!(w.bad(), [code], "byte {before}, then byte {after}");
+    }
 }

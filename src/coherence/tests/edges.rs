@@ -126,3 +126,133 @@ fn dv304_is_a_warning_and_always_looked_for() {
     w.for_cpu(dma, 64, FromDevice);
     w.silent();
 }
+
+#[test]
+fn worst_poisons_whole_lines_of_a_transfer_only() {
+    let w = on(Profile::Worst);
+    w.cpu_write(BUF, &[7; 128]);
+    let dma = w.map(BUF, 128, FromDevice);
+    // The line comes as a whole, but not as a whole line of the call.
+    w.for_cpu(dma, 32, FromDevice);
+    assert_eq!(w.cpu_read(BUF, 128), [7; 128]);
+    w.unmap(dma, 128, FromDevice);
+    assert_eq!(w.cpu_read(BUF, 128), [vec![7; 64], vec![0xdb; 64]].concat());
+}
+
+/// What is found, and what both sides see.
+type Told = (Vec<(Code, Severity, Option<ByteRange>, u64)>, Vec<u8>, Vec<u8>);
+
+/// Whether the memory is of dma_alloc_pages(), what happens to it, and what is found.
+type Case = (bool, fn(&Watched, Iova), Vec<(Code, Option<ByteRange>)>);
+
+/// Plays a history of four whole lines.
+fn told(edges: Edges, pages: bool, history: fn(&Watched, Iova)) -> Told {
+    play_on(Profile::Arm64, edges, Cache::Quiet, 0);
+    let w = Watched::new();
+    w.cpu_write(BUF, &[7; 256]);
+    let dma = if pages { w.alloc_pages(BUF, PAGE, Bidirectional) } else { w.map(BUF, 256, Bidirectional) };
+    history(&w, dma);
+    let mut found: Vec<_> = w.core.finish().findings.into_iter().map(|f| (f.code, f.severity, f.range, f.count)).collect();
+    found.sort_by_key(|f| (f.0, f.2.map(|r| r.start)));
+    (found, w.cpu_read(BUF, 256), w.read(dma, 256))
+}
+
+#[test]
+fn whole_lines_are_the_same_with_either_kind_of_edges() {
+    let range = |start, end| Some(ByteRange { start, end });
+    let cases: [Case; 5] = [
+        // What was found stale is no part of what is lost.
+        (
+            false,
+            |w, dma| {
+                w.cpu_write(BUF + 64, &[5; 4]);
+                w.cpu_write(BUF + 128, &[5; 4]);
+                w.read(Iova(dma.0 + 128), 64);
+                w.for_cpu(dma, 256, Bidirectional);
+            },
+            vec![(Code::DV201, range(128, 132)), (Code::DV203, range(64, 68))],
+        ),
+        // Bytes that were never handed over; those the device used are not told of twice.
+        (
+            true,
+            |w, dma| {
+                w.cpu_write(BUF + 64, &[5; 4]);
+                w.cpu_write(BUF + 128, &[5; 4]);
+                w.read(Iova(dma.0 + 128), 64);
+                w.for_cpu(dma, 256, Bidirectional);
+            },
+            vec![(Code::DV210, range(64, 68)), (Code::DV210, range(128, 192))],
+        ),
+        // A loss on a line is not a buffer that is used again.
+        (
+            false,
+            |w, dma| {
+                w.read(dma, 256);
+                w.cpu_write(BUF + 64, &[5; 4]);
+                w.cpu_write(BUF + 80, &[5; 4]);
+                w.for_cpu(dma, 256, Bidirectional);
+                w.for_device(dma, 256, Bidirectional);
+                w.cpu_write(BUF + 64, &[6; 4]);
+                w.read(Iova(dma.0 + 64), 64);
+            },
+            vec![(Code::DV201, range(64, 68)), (Code::DV203, range(64, 84))],
+        ),
+        // Bytes both sides wrote that were never handed over.
+        (
+            true,
+            |w, dma| {
+                w.cpu_write(BUF + 8, &[5; 4]);
+                w.write(Iova(dma.0 + 8), &[1; 4]);
+                w.for_cpu(dma, 256, Bidirectional);
+            },
+            vec![(Code::DV210, range(8, 12))],
+        ),
+        // What was stale is forgotten with the bytes: the next write is lost to a wrong sync.
+        (
+            false,
+            |w, dma| {
+                w.cpu_write(BUF + 64, &[5; 4]);
+                w.read(Iova(dma.0 + 64), 64);
+                w.for_cpu(dma, 256, Bidirectional);
+                w.cpu_write(BUF + 64, &[6; 4]);
+                w.for_cpu(dma, 256, Bidirectional);
+            },
+            vec![(Code::DV201, range(64, 68)), (Code::DV213, range(64, 68))],
+        ),
+    ];
+    for (n, (pages, history, expected)) in cases.into_iter().enumerate() {
+        let isolate = told(Edges::Isolate, pages, history);
+        let found: Vec<_> = isolate.0.iter().map(|f| (f.0, f.2)).collect();
+        assert_eq!(found, expected, "history {n}");
+        assert_eq!(told(Edges::Line, pages, history), isolate, "history {n}");
+    }
+}
+
+#[test]
+fn what_was_never_handed_over_and_is_lost_is_told_byte_by_byte() {
+    for edges in Edges::ALL {
+        play_on(Profile::Arm64, edges, Cache::Quiet, 0);
+        let w = World::new();
+        let dma = w.map_skip(BUF, 128, Bidirectional);
+        w.cpu_write(BUF + 8, &[5; 4]);
+        w.write(dma, &[1; 64]);
+        w.for_cpu(dma, 128, Bidirectional);
+        assert_eq!(w.cpu_read(BUF, 64), [1; 64], "{edges}");
+        let ranges: Vec<_> = w.core.finish().findings.iter().map(|f| f.range).collect();
+        assert_eq!(ranges, [Some(ByteRange { start: 8, end: 12 })], "{edges}: {:?}", w.codes());
+    }
+}
+
+#[test]
+fn a_mapping_that_ends_leaves_nothing_in_its_lines() {
+    for other in [0, 192] {
+        let w = on(Profile::Arm64);
+        w.map(BUF + other, 64, Bidirectional);
+        let dma = w.map(BUF + 64 + 16, 64, FromDevice);
+        w.write(dma, &[1; 64]);
+        w.unmap_skip(dma, 64, FromDevice);
+        let dma = w.map(BUF + 64 + 16, 64, FromDevice);
+        w.for_cpu(dma, 64, FromDevice);
+        assert_eq!(w.cpu_read(BUF, 256), [0; 256], "beside a mapping at {other}");
+    }
+}

@@ -4,6 +4,7 @@ use crate::*;
 use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
 use std::cell::Cell;
+use std::fs::File;
 use std::panic::Location;
 use std::sync::Arc;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -25,6 +26,14 @@ pub(super) fn play_on(profile: Profile, edges: Edges, cache: Cache, seed: u64) {
     SETTINGS.set((profile, edges, cache, seed));
 }
 
+/// RAM from address 0 on. A file without a disk: tests make thousands.
+pub(super) fn new_ram(bytes: u64) -> Arc<GuestMemoryMmap> {
+    let file = File::from(rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    file.set_len(bytes).unwrap();
+    let range = (GuestAddress(0), usize::try_from(bytes).unwrap(), Some(FileOffset::new(file, 0)));
+    Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap())
+}
+
 /// A machine with one device under test, bound and bus master.
 pub(super) struct World {
     pub(super) core: Coherence,
@@ -43,10 +52,7 @@ impl World {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(RAM).unwrap();
-        let range = (GuestAddress(0), usize::try_from(RAM).unwrap(), Some(FileOffset::new(file, 0)));
-        let ram = Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
+        let ram = new_ram(RAM);
         let mut config = Config::for_ram(RAM);
         (config.profile, config.edges, config.cache, config.seed) = SETTINGS.get();
         change(&mut config);

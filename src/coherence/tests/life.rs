@@ -216,3 +216,36 @@ fn call_sites_are_listed_by_kind() {
     assert_eq!(kinds, [CallKind::Map, CallKind::Unmap, CallKind::SyncForDevice]);
     assert_eq!((device.mappings, device.bytes_mapped, device.drivers), (1, 64, vec!["testdrv".to_owned()]));
 }
+
+#[test]
+fn a_mask_is_lowered_below_a_mapping_whose_last_byte_it_cuts_off() {
+    for (len, below, found) in [(PAGE, 1, false), (PAGE, 2, true), (64, 1, false), (64, 2, true)] {
+        let w = World::new();
+        let limits = Limits { mask: 0xffff_ffff, ..Limits::default() };
+        let dma = w.map_call(MapCall { limits, ..single(BUF, len, ToDevice) })[0].0;
+        w.call(&ApiCall::SetMask { mask: dma.0 + len - below });
+        assert_eq!(w.bad(), Vec::from_iter(found.then_some("DV111w")), "{len} {below}");
+    }
+}
+
+#[test]
+fn calls_and_hand_overs_are_counted() {
+    let w = World::new();
+    for _ in 0..3 {
+        let dma = w.map(BUF, 256, Bidirectional);
+        w.for_cpu(dma, 256, Bidirectional);
+        w.for_device(dma, 256, Bidirectional);
+        w.unmap(dma, 256, Bidirectional);
+    }
+    let stats = w.core.stats();
+    assert_eq!((stats.maps, stats.unmaps, stats.syncs_for_cpu, stats.syncs_for_device, stats.handovers), (3, 3, 3, 3, 12));
+    assert_eq!((stats.live_mappings, stats.peak_mappings, stats.repeated_offences), (0, 1, 0));
+    assert_eq!(stats.bytes_to_device, 3 * 256, "all of it at each map, nothing after it");
+    // The same offence at the same place again is counted, not told.
+    let dma = w.map(BUF, 64, ToDevice);
+    for _ in 0..3 {
+        w.write(dma, &[1]);
+    }
+    assert_eq!(w.core.stats().repeated_offences, 2);
+    assert_eq!(w.finding(Code::DV205).count, 3);
+}

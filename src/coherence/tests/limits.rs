@@ -161,3 +161,17 @@ fn a_resource_beyond_the_end_of_the_address_space_is_refused() {
     }
     assert_eq!(w.bad(), ["DV901w"]);
 }
+
+#[test]
+fn the_number_of_mapped_pages_is_bounded() {
+    let w = World::with(|c| c.max_page_refs = 4);
+    let three = w.map(BUF, 3 * PAGE, ToDevice);
+    assert_eq!(w.call(&ApiCall::Map(single(BUF + 8 * PAGE, 2 * PAGE, ToDevice))), Answer::Failed);
+    let one = w.map(BUF, PAGE, ToDevice);
+    w.unmap(three, 3 * PAGE, ToDevice);
+    w.unmap(one, PAGE, ToDevice);
+    // All of the room is there again, and no more.
+    w.map(BUF, 4 * PAGE, ToDevice);
+    assert_eq!(w.call(&ApiCall::Map(single(BUF, PAGE, ToDevice))), Answer::Failed);
+    assert_eq!(w.bad(), ["DV901w"]);
+}

@@ -25,6 +25,10 @@ fn dv302_only_in_a_line_of_the_drivers_own_page() {
     w.map_call(page(BUF, 64, FromDevice));
     w.map_call(page(BUF + 64, 64, FromDevice));
     w.silent();
+    w.map_call(page(BUF + 4 * PAGE + 32, 32, Bidirectional));
+    w.map_call(page(BUF + 4 * PAGE, 32, FromDevice));
+    assert_eq!(w.bad(), ["DV302w"], "in front of the other");
+    let w = World::new();
     let low = w.map_call(page(BUF + PAGE, 32, FromDevice))[0].0;
     w.map_call(page(BUF + PAGE + 32, 32, Bidirectional));
     assert_eq!(w.bad(), ["DV302w"]);

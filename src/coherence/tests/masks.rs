@@ -143,4 +143,6 @@ fn windows_that_make_no_sense_are_refused() {
         assert!(matches!(check(change), Err(Error::Window { .. })), "bad window {n}");
     }
     assert!(matches!(check(|c| c.line_size = 48), Err(Error::LineSize(48))));
+    let full = Config::for_ram(u64::MAX).validate();
+    assert!(matches!(full, Err(Error::Window { .. })), "RAM that leaves no room for handles");
 }

@@ -308,6 +308,46 @@ fn dv217_stale_reuse() {
 }
 
 #[test]
+fn what_was_used_before_is_remembered_line_by_line() {
+    type Step = fn(&World, Iova);
+    let change: Step = |w, _| {
+        let value = w.cpu_read(BUF, 1)[0] + 1;
+        w.cpu_write(BUF, &[value; 4]);
+        w.cpu_write(BUF + 16, &[value; 4]);
+    };
+    let read: Step = |w, dma| drop(w.read(dma, 64));
+    let read_both: Step = |w, dma| drop(w.read(dma, 128));
+    let change_other: Step = |w, _| w.cpu_write(BUF + 64, &[9; 4]);
+    let read_other: Step = |w, dma| drop(w.read(Iova(dma.0 + 64), 64));
+    let give: Step = |w, dma| w.for_device(dma, 128, Bidirectional);
+    let take: Step = |w, dma| w.for_cpu(dma, 128, Bidirectional);
+    let write: Step = |w, dma| w.write(dma, &[9; 32]);
+    let change_rest: Step = |w, _| w.cpu_write(BUF + 40, &[9; 4]);
+    let cases: [(&[Step], &[&str]); 10] = [
+        (&[change, read], &["DV201e"]),
+        (&[read, change, read], &["DV217e"]),
+        (&[read, read, change, read], &["DV217e"]),
+        // Used well for the first time after it was used stale.
+        (&[change, read, give, read, change, read], &["DV201e", "DV211e"]),
+        (&[change, read, read, give, read, change, read], &["DV201e", "DV211e"]),
+        (&[change, read_both, change_other, read_other], &["DV201e", "DV217e"]),
+        (&[change, read_both, read_both, change_other, read_other], &["DV201e", "DV217e"]),
+        (&[change, read, take], &["DV201e"]),
+        // What the device wrote itself it may use.
+        (&[write, change, read, change_rest, read], &["DV217e"]),
+        (&[write, change, read, read, change_rest, read], &["DV217e"]),
+    ];
+    for (n, (steps, expected)) in cases.into_iter().enumerate() {
+        let w = World::new();
+        let dma = w.map(BUF, 128, Bidirectional);
+        steps.iter().for_each(|step| step(&w, dma));
+        let mut bad = w.bad();
+        bad.sort();
+        assert_eq!(bad, expected, "history {n}");
+    }
+}
+
+#[test]
 fn dv221_is_a_note_with_an_example() {
     let w = World::new();
     let dma = w.map(BUF, 256, FromDevice);

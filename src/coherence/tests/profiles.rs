@@ -1,6 +1,7 @@
 //! The machines, cell by cell: what each does that others do not.
 
 use super::fixture::*;
+use super::watched::*;
 use crate::profile::{Edge, Op};
 use crate::*;
 
@@ -277,4 +278,140 @@ fn allocated_memory_needs_no_hand_over_with_bounce_buffers() {
     assert_eq!(w.cpu_read(BUF, 9), [4, 4, 4, 4, 4, 4, 4, 4, 3]);
     w.free_pages(dma, BUF, PAGE, Bidirectional);
     w.silent();
+}
+
+#[test]
+fn a_for_cpu_that_moves_nothing_is_no_for_device() {
+    // On mips a for_cpu leaves the CPU's writes in the cache.
+    let w = on(Profile::Mips);
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.cpu_write(BUF, &[5; 8]);
+    w.for_cpu(dma, 256, Bidirectional);
+    assert_eq!(w.cpu_read(BUF, 8), [5; 8]);
+    w.silent();
+    assert_eq!(w.read(dma, 8), [0; 8]);
+    assert_eq!(w.bad(), ["DV213e"]);
+    // The other lines were the device's all the time: what the CPU does there later is an offence of its own.
+    w.cpu_write(BUF + 64, &[6; 8]);
+    w.core.kick(w.device, w.site("second+0x1"));
+    w.read(Iova(dma.0 + 64), 8);
+    assert_eq!(w.bad(), ["DV201e", "DV213e"]);
+}
+
+#[test]
+fn a_for_cpu_after_a_stale_read_is_not_what_is_wrong() {
+    let w = on(Profile::Mips);
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.cpu_write(BUF, &[5; 8]);
+    w.read(dma, 8);
+    w.for_cpu(dma, 256, Bidirectional);
+    w.core.kick(w.device, w.site("second+0x1"));
+    w.read(dma, 8);
+    assert!(w.bad().iter().all(|code| code == "DV201e"), "{:?}", w.bad());
+}
+
+#[test]
+fn what_the_cpu_changed_in_part_of_a_line_is_not_given_by_a_for_cpu() {
+    for profile in [Profile::Worst, Profile::Mips] {
+        let w = on(profile);
+        // The first 32 bytes of a line, and a whole one.
+        let dma = w.map(BUF + 32, 96, Bidirectional);
+        w.cpu_write(BUF + 40, &[5; 4]);
+        w.for_cpu(dma, 96, Bidirectional);
+        assert_eq!(w.cpu_read(BUF + 40, 4), [5; 4], "{profile}");
+        w.read(dma, 32);
+        assert_eq!(w.bad(), ["DV213e"], "{profile}");
+        assert_eq!(w.finding(Code::DV213).range, Some(ByteRange { start: 8, end: 12 }), "{profile}");
+    }
+}
+
+#[test]
+fn parisc_writes_back_what_the_cpu_changed_in_part_of_a_line() {
+    let w = on(Profile::Parisc);
+    let dma = w.map(BUF + 32, 64, Bidirectional);
+    w.cpu_write(BUF + 40, &[5; 8]);
+    w.write(Iova(dma.0 + 12), &[1; 8]);
+    w.for_cpu(dma, 64, Bidirectional);
+    // What the device wrote comes, over the CPU's bytes, too; the others go.
+    let both = [vec![5; 4], vec![1; 8]].concat();
+    assert_eq!((w.cpu_read(BUF + 40, 12), w.read(Iova(dma.0 + 8), 12)), (both.clone(), both));
+    assert_eq!(w.bad(), ["DV203e"]);
+    assert_eq!(w.finding(Code::DV203).range, Some(ByteRange { start: 12, end: 16 }));
+}
+
+#[test]
+fn of_several_writes_the_one_that_hid_what_the_device_wrote_is_told_off() {
+    for profile in [Profile::Mips, Profile::Parisc] {
+        play_on(profile, Edges::Isolate, Cache::Quiet, 0);
+        let w = Watched::new();
+        let dma = w.map(BUF, 512, Bidirectional);
+        for (at, place) in [(84, 0x100), (148, 0x200), (276, 0x300)] {
+            w.access(BUF + at, 4, Some(&[5; 4]), &DRIVER, place, false);
+        }
+        w.write(Iova(dma.0 + 128), &[1; 16]);
+        w.for_cpu(dma, 512, Bidirectional);
+        let summary = w.core.finish();
+        let place = |f: &Finding| summary.sites.frames(f.offence.site)[0].address;
+        let mut found: Vec<_> = summary.findings.iter().map(|f| (place(f), f.code, f.severity, f.range, f.count)).collect();
+        found.sort_by_key(|f| f.0);
+        let range = |start, end| Some(ByteRange { start, end });
+        // Nothing came of the others.
+        let expected = [
+            (0x100, Code::DV203, Severity::Note, range(84, 88), 1),
+            (0x200, Code::DV203, Severity::Error, range(128, 144), 1),
+            (0x300, Code::DV203, Severity::Note, range(276, 280), 1),
+        ];
+        assert_eq!(found, expected, "{profile}");
+    }
+}
+
+#[test]
+fn lines_are_counted_from_the_beginning_of_the_page() {
+    for line in [32, 64, 128] {
+        play_on(Profile::Mips, Edges::Isolate, Cache::Quiet, 0);
+        let w = World::with(|c| c.line_size = u32::try_from(line).unwrap());
+        let dma = w.map(BUF + 2048, 2 * line, Bidirectional);
+        w.cpu_write(BUF + 2048 + line - 8, &[5; 8]);
+        w.write(Iova(dma.0 + line), &[1; 32]);
+        w.for_cpu(dma, 2 * line, Bidirectional);
+        assert_eq!(w.cpu_read(BUF + 2048 + line, 32), [1; 32], "the dirty line is the one before, with lines of {line}");
+        w.silent();
+    }
+}
+
+#[test]
+fn worst_poisons_what_is_the_mappings_alone() {
+    // The neighbour was mapped before, in the last line or in part of it, or behind.
+    for (at, len) in [(192, 64), (200, 56), (256, 64)] {
+        for neighbour_first in [true, false] {
+            let w = on(Profile::Worst);
+            let old = [[7; 256], [0; 256]].concat();
+            w.cpu_write(BUF, &old);
+            let neighbour = || w.map(BUF + at, len, Bidirectional);
+            let before = neighbour_first.then(neighbour);
+            let dma = w.map(BUF, 256, FromDevice);
+            let after = if neighbour_first || at < 256 { None } else { Some(neighbour()) };
+            w.unmap(dma, 256, FromDevice);
+            let alone = if neighbour_first { usize::try_from(at / 64 * 64).unwrap() } else { 256 };
+            assert_eq!(w.cpu_read(BUF, 512), [&vec![0xdb; alone], &old[alone..]].concat(), "{at} {len} {neighbour_first}");
+            if let Some(dma) = before.or(after) {
+                let mine = w.cpu_read(BUF + at, usize::try_from(len).unwrap());
+                w.unmap(dma, len, Bidirectional);
+                assert_eq!(w.cpu_read(BUF + at, usize::try_from(len).unwrap()), mine, "{at} {len} {neighbour_first}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_two_mappings_could_not_bring_is_not_lost_once_more() {
+    let w = on(Profile::Mips);
+    let one = w.map(BUF, 64, FromDevice);
+    let two = w.map(BUF, 64, FromDevice);
+    w.for_cpu(one, 64, FromDevice);
+    w.write(one, &[1; 64]);
+    w.for_cpu(one, 64, FromDevice);
+    w.for_cpu(two, 64, FromDevice);
+    w.unmap_skip(one, 64, FromDevice);
+    assert!(!w.codes().contains(&"DV221n".to_owned()), "{:?}", w.codes());
 }

@@ -4,7 +4,7 @@ use super::fixture::*;
 use super::watched::{At, DRIVER};
 use crate::*;
 use std::sync::{Arc, Mutex};
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Writes everything down in words.
 #[derive(Debug, Default)]
@@ -68,10 +68,7 @@ impl FaultPlan for Second {
 }
 
 fn heard() -> (Arc<Ear>, Coherence, DmaView, Arc<GuestMemoryMmap>) {
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(RAM).unwrap();
-    let range = (GuestAddress(0), usize::try_from(RAM).unwrap(), Some(FileOffset::new(file, 0)));
-    let ram = Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
+    let ram = new_ram(RAM);
     let ear = Arc::new(Ear::default());
     let config = Config { watch: WatchPolicy::All, ..Config::for_ram(RAM) };
     let core = Coherence::with_tap(config, Arc::clone(&ram), Some(ear.clone())).unwrap();

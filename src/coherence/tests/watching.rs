@@ -276,3 +276,242 @@ fn bytes_the_cpu_wrote_itself_are_not_awaited_from_the_device() {
     show(&w, BUF + 60 + slack, 1, false, 3);
     assert_eq!(w.codes(), ["DV218n"]);
 }
+
+#[test]
+fn the_write_that_is_lost_is_named_and_not_one_that_adjoins_it() {
+    for (first, second) in [((4, 0x100), (8, 0x200)), ((8, 0x200), (4, 0x100)), ((8, 0x200), (12, 0x100))] {
+        let w = Watched::new();
+        let dma = w.map(BUF, 64, Bidirectional);
+        for (at, place) in [first, second] {
+            let value = if place == 0x100 { 1 } else { 5 };
+            w.access(BUF + at, 4, Some(&[value; 4]), &DRIVER, place, false);
+        }
+        // What was written at the first place the device writes, too: nothing is lost of it.
+        w.write(dma, &[1; 64]);
+        w.for_cpu(dma, 64, Bidirectional);
+        let summary = w.core.finish();
+        let lost: Vec<_> = summary.findings.iter().filter(|f| f.severity == Severity::Error).collect();
+        assert_eq!(lost.len(), 1, "{lost:#?}");
+        assert_eq!(summary.sites.frames(lost[0].offence.site)[0].address, 0x200);
+        assert_eq!(lost[0].range, Some(ByteRange { start: 8, end: 12 }));
+    }
+    // The write that is lost was not seen: no other takes the blame.
+    for at in [4, 12] {
+        let w = Watched::new();
+        let dma = w.map(BUF, 64, Bidirectional);
+        w.access(BUF + at, 4, Some(&[1; 4]), &DRIVER, 0x100, false);
+        w.cpu_write(BUF + 8, &[5; 4]);
+        w.write(dma, &[1; 64]);
+        w.for_cpu(dma, 64, Bidirectional);
+        let found = w.core.finish().findings;
+        let lost: Vec<_> = found.iter().filter(|f| f.severity == Severity::Error).map(|f| f.offence.what.as_str()).collect();
+        assert_eq!(lost, ["dma_sync_single_for_cpu"]);
+    }
+}
+
+#[test]
+fn a_buffer_that_was_taken_before_is_one_that_is_reused() {
+    for rounds in 0..4 {
+        let w = Watched::new();
+        let dma = w.map(BUF, 64, FromDevice);
+        for n in 0..rounds {
+            w.transfer(dma, &[n + 1; 64]);
+            w.for_cpu(dma, 64, FromDevice);
+            w.for_device(dma, 64, FromDevice);
+        }
+        w.transfer(dma, &[9; 64]);
+        w.load(BUF, 8);
+        assert_eq!(w.bad(), [if rounds == 0 { "DV202e" } else { "DV217e" }], "after {rounds} rounds");
+    }
+}
+
+/// Writes down what it is told.
+#[derive(Debug, Default)]
+struct Diary(std::sync::Mutex<Vec<(Gpa, Guard)>>);
+
+impl Gate for Diary {
+    fn apply(&self, changes: &[(Gpa, Guard)], _: &mut Vec<Gpa>) {
+        self.0.lock().unwrap().extend(changes);
+    }
+}
+
+#[test]
+fn guards_are_passed_on_in_order_of_address() {
+    let w = World::with(|c| c.watch = WatchPolicy::All);
+    let diary = std::sync::Arc::new(Diary::default());
+    w.core.set_gate(diary.clone());
+    w.map_call(list(&[(BUF + 5 * PAGE, 64), (BUF, 64), (BUF + 2 * PAGE, 64)], FromDevice));
+    let pages = [0, 2, 5].map(|page| (Gpa(BUF + page * PAGE), Guard::Closed));
+    assert_eq!(*diary.0.lock().unwrap(), pages);
+}
+
+#[test]
+fn a_write_that_is_lost_in_two_places_is_lost_once() {
+    let w = Watched::new();
+    let dma = w.map(BUF + 32, 32, Bidirectional);
+    w.access(BUF + 32, 16, Some(&[5; 16]), &DRIVER, 0x100, false);
+    w.write(dma, &[1; 4]);
+    w.write(Iova(dma.0 + 8), &[1; 4]);
+    w.for_cpu(dma, 32, Bidirectional);
+    let f = w.finding(Code::DV203);
+    assert_eq!((f.severity, f.count, f.range), (Severity::Error, 1, Some(ByteRange { start: 0, end: 12 })));
+}
+
+/// Errors when the CPU wrote bytes 64 to 72 and the device some others, and then the buffer is given.
+fn overtaken(profile: Profile, at: u64, len: usize) -> usize {
+    play_on(profile, Edges::Isolate, Cache::Quiet, 0);
+    let w = Watched::new();
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.access(BUF + 64, 8, Some(&[5; 8]), &DRIVER, 0x100, false);
+    w.write(Iova(dma.0 + at), &vec![1; len]);
+    w.for_device(dma, 256, Bidirectional);
+    w.bad().iter().filter(|code| *code == "DV203e").count()
+}
+
+#[test]
+fn a_write_is_overtaken_in_its_line_or_where_it_bounces_in_its_bytes() {
+    for (at, len, line, bytes) in [(64, 1, 1, 1), (71, 1, 1, 1), (72, 8, 1, 0), (60, 4, 0, 0), (128, 64, 0, 0), (0, 256, 1, 1)] {
+        assert_eq!((overtaken(Profile::Arm64, at, len), overtaken(Profile::Swiotlb, at, len)), (line, bytes), "{at} {len}");
+    }
+}
+
+#[test]
+fn a_write_that_goes_on_after_the_device_wrote_is_another() {
+    play_on(Profile::Arm64, Edges::Isolate, Cache::Quiet, 0);
+    let w = Watched::new();
+    let dma = w.map(BUF, 64, Bidirectional);
+    w.access(BUF, 4, Some(&[5; 4]), &DRIVER, 0x100, false);
+    w.write(Iova(dma.0 + 32), &[1; 4]);
+    w.access(BUF + 4, 4, Some(&[5; 4]), &DRIVER, 0x100, false);
+    w.for_device(dma, 64, Bidirectional);
+    let f = w.finding(Code::DV203);
+    assert_eq!((f.range, f.count), (Some(ByteRange { start: 0, end: 4 }), 1));
+}
+
+#[test]
+fn what_the_cpu_has_already_is_not_awaited_again() {
+    let w = Watched::with(|c| c.pedantic = true);
+    let dma = w.map(BUF, 256, FromDevice);
+    w.transfer(dma, &[1; 256]);
+    w.for_cpu(dma, 64, FromDevice);
+    w.for_cpu(dma, 256, FromDevice);
+    for at in (0..256).step_by(8) {
+        w.load(BUF + at, 8);
+    }
+    assert!(!w.codes().contains(&"DV218n".to_owned()), "{:?}", w.codes());
+}
+
+#[test]
+fn a_line_the_device_wrote_in_two_places_was_given_back() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 64, FromDevice);
+    w.transfer(dma, &[1; 4]);
+    w.transfer(Iova(dma.0 + 16), &[1; 4]);
+    w.for_device(dma, 64, FromDevice);
+    w.load(BUF, 4);
+    assert_eq!(w.bad(), ["DV213e"]);
+}
+
+#[test]
+fn neighbours_are_those_of_the_same_object() {
+    // Eight bytes of the object before the buffer and eight behind it.
+    for (at, found) in [(7, false), (8, true), (15, true), (116, true), (123, true), (124, false)] {
+        let w = Watched::new();
+        w.map_call(MapCall { object: (8, 8), ..single(BUF + 16, 100, FromDevice) });
+        show(&w, BUF + at, 1, true, 1);
+        assert_eq!(w.bad(), Vec::from_iter(found.then_some("DV303w")), "byte {at}");
+    }
+}
+
+#[test]
+fn what_the_cpu_did_is_part_of_the_story() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 128, Bidirectional);
+    w.store(BUF, &[5; 4]);
+    w.transfer(Iova(dma.0 + 64), &[1; 64]);
+    w.load(BUF + 64, 4);
+    w.for_cpu(dma, 128, Bidirectional);
+    let story: Vec<_> = w.finding(Code::DV203).history.into_iter().map(|e| (e.event, e.range.start)).collect();
+    let expected = [("mapped", 0), ("CPU wrote", 0), ("device wrote", 64), ("CPU read", 64)];
+    assert_eq!(story[..4], expected.map(|(event, at)| (event.to_owned(), at)));
+}
+
+#[test]
+fn only_what_the_device_has_is_not_innocent() {
+    let w = Watched::with(|c| c.innocent_budget = 4);
+    let dma = w.map(BUF, 256, Bidirectional);
+    w.for_cpu(dma, 64, Bidirectional);
+    assert!(show(&w, BUF, 8, true, 1) && show(&w, BUF + 8, 8, false, 1), "the CPU's bytes");
+    for n in 0..20 {
+        assert!(!show(&w, BUF + 64, 8, n % 2 == 0, 2), "the device's");
+    }
+    assert_eq!((w.core.stats().abandoned_pages, w.core.stats().innocent_accesses), (0, 2), "they use up no share");
+}
+
+#[test]
+fn what_a_for_cpu_did_not_bring_is_told_of_there_and_not_at_the_read() {
+    play_on(Profile::Mips, Edges::Isolate, Cache::Quiet, 0);
+    let w = Watched::new();
+    let dma = w.map(BUF, 128, FromDevice);
+    w.for_cpu(dma, 64, FromDevice);
+    w.transfer(dma, &[1; 64]);
+    w.for_cpu(dma, 64, FromDevice);
+    assert_eq!(w.bad(), ["DV222e"]);
+    assert!(!show(&w, BUF, 8, false, 1));
+    assert_eq!(w.bad(), ["DV222e"]);
+    // The next line is the device's still.
+    w.transfer(Iova(dma.0 + 64), &[1; 64]);
+    show(&w, BUF + 64, 8, false, 2);
+    assert_eq!(w.bad().len(), 2, "{:?}", w.bad());
+}
+
+#[test]
+fn the_rest_of_a_line_that_was_taken_in_part_is_not_taken() {
+    let w = Watched::new();
+    let dma = w.map(BUF, 64, FromDevice);
+    w.transfer(dma, &[1; 64]);
+    w.for_cpu(dma, 16, FromDevice);
+    w.load(BUF + 32, 8);
+    assert_eq!(w.bad(), ["DV214e"]);
+}
+
+#[test]
+fn fetches_of_coherent_memory_are_told_apart_by_their_words() {
+    // Between two fetches of bytes 1024 to 1032 the device, or the CPU, writes.
+    for (at, len, news) in [(1024, 8, true), (1031, 1, true), (1016, 16, true), (1016, 8, false), (1032, 8, false), (0, 64, false)] {
+        for by_cpu in [false, true] {
+            let w = Watched::with(|c| c.pedantic = true);
+            let dma = w.alloc_coherent(BUF, PAGE);
+            show(&w, BUF + 1024, 8, false, 0x7000);
+            if by_cpu {
+                show(&w, BUF + at, len, true, 0x7008);
+            } else {
+                w.write(Iova(dma.0 + at), &vec![1; usize::try_from(len).unwrap()]);
+            }
+            show(&w, BUF + 1024, 8, false, 0x7010);
+            assert_eq!(w.codes(), Vec::from_iter((!news).then_some("DV503n")), "{at} {len} {by_cpu}");
+        }
+    }
+    // More than eight words at once is no look at a descriptor.
+    for (len, found) in [(64, true), (72, false)] {
+        let w = Watched::with(|c| c.pedantic = true);
+        w.alloc_coherent(BUF, PAGE);
+        for rip in [0x7000, 0x7010] {
+            show(&w, BUF + 1024, len, false, rip);
+        }
+        assert_eq!(w.codes(), Vec::from_iter(found.then_some("DV503n")), "{len}");
+    }
+}
+
+#[test]
+fn a_page_of_coherent_memory_is_given_up_when_it_is_used_too_much() {
+    let w = Watched::with(|c| (c.pedantic, c.innocent_budget) = (true, 1));
+    w.alloc_coherent(BUF, PAGE);
+    assert_eq!(w.guard(BUF), Guard::Closed);
+    for n in 0..50 {
+        show(&w, BUF + 1024, 8, true, n);
+    }
+    assert_eq!((w.core.stats().abandoned_pages, w.guard(BUF)), (0, Guard::Closed));
+    show(&w, BUF + 1024, 8, true, 1);
+    assert_eq!((w.core.stats().abandoned_pages, w.guard(BUF)), (1, Guard::Open));
+}

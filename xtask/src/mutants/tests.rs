@@ -28,6 +28,10 @@ pub fn words() -> Vec<std::thread::Thread> {
     vec![std::thread::current()]
 }
 
+pub fn rare(n: u32) -> bool {
+    n == 1000
+}
+
 const LIMIT: Limit = Limit::new(3);
 
 #[cfg(test)]
@@ -45,6 +49,12 @@ mod tests {
     fn counts() {
         assert_eq!(count_down(3), 0);
         assert_eq!(words().len(), 1);
+    }
+
+    #[test]
+    fn property() {
+        let cases = std::env::var("PROPTEST_CASES").map_or(2000, |cases| cases.parse().unwrap());
+        assert!((0..cases).all(|n| rare(n) == (n == 1000)));
     }
 
     #[test]
@@ -91,6 +101,7 @@ fn a_small_crate_from_its_source_to_the_fates_of_its_changes() {
     assert_eq!(fate("src/lib.rs: inside: replace > with >="), Fate::Missed, "no test is near the lower end");
     assert_eq!(fate("src/lib.rs: inside: replace && with ||"), Fate::Caught);
     assert_eq!(fate("src/lib.rs: never_called: replace the body with 0"), Fate::Missed);
+    assert_eq!(fate("src/lib.rs: rare: replace the body with false"), Fate::Caught, "by a property test with all its cases");
     assert_eq!(fate("src/lib.rs: count_down: replace -= with /="), Fate::Hung, "three divided by one is three");
     assert_eq!(fate("src/lib.rs: words: replace the body with vec![]"), Fate::Caught);
     assert_eq!(fate("src/limit.rs: Limit::next: replace + with -"), Fate::Caught, "the word const can be left out");

@@ -1,5 +1,6 @@
 //! Plays a history on the core and on the model and compares what both sides see, the guards and the findings.
 
+use super::super::fixture::new_ram;
 use super::super::watched::Desk;
 use super::super::{Kept, core_over};
 use super::cache::Adversary;
@@ -10,7 +11,7 @@ use super::state::*;
 use crate::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 pub(super) const RAM: u64 = 2 << 20;
 const DEVICE: [Requester; DEVICES] = [Requester::Pci(Bdf::new(0, 2, 0)), Requester::Pci(Bdf::new(0, 3, 0))];
@@ -35,16 +36,9 @@ fn pattern(value: u8, step: usize) -> u8 {
     value.wrapping_add(u8::try_from(step % 256).unwrap())
 }
 
-fn new_ram() -> Arc<GuestMemoryMmap> {
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(RAM).unwrap();
-    let range = (GuestAddress(0), usize::try_from(RAM).unwrap(), Some(FileOffset::new(file, 0)));
-    Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap())
-}
-
 thread_local! {
-    /// The RAM of one history after the other: to make a file costs more than to play a history.
-    static SHARED: Arc<GuestMemoryMmap> = new_ram();
+    /// The RAM of one history after the other: to make it costs more than to play a history.
+    static SHARED: Arc<GuestMemoryMmap> = new_ram(RAM);
 }
 
 /// The CPU is at a place of the driver.

@@ -25,8 +25,8 @@ const SETUP: Setup = Setup {
 
 /// Events after the first map in the ordinary run; `DMAVET_MODEL_DEPTH` adds to it.
 fn depth(ordinary: usize) -> usize {
-    let more = std::env::var("DMAVET_MODEL_DEPTH").ok().map_or(0, |n| n.parse::<usize>().expect("DMAVET_MODEL_DEPTH is a number"));
-    ordinary + more
+    let more = std::env::var("DMAVET_MODEL_DEPTH").ok().map_or(0, |n| n.parse::<isize>().expect("DMAVET_MODEL_DEPTH is a number"));
+    ordinary.saturating_add_signed(more)
 }
 
 fn map(device: usize, family: Family, lines: (usize, usize), direction: Direction, skip: bool) -> Op {
