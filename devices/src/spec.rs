@@ -1,8 +1,10 @@
 //! What a user writes to get a device: `NAME[,KEY=VALUE]...`, as in `--device ncdma,mask=32`.
 
 use crate::bus::{DeviceContext, PciFunction};
+use crate::disk::{DiskError, DiskSpec};
 use crate::ncdma::{self, NcdmaSpec};
-use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
+use crate::nvme::{self, NvmeSpec};
+use crate::virtio_blk::{self, VirtioBlkSpec};
 use crate::virtio_console::{self, VirtioConsoleSpec};
 use crate::virtio_net::{self, VirtioNetSpec};
 use crate::virtio_rng::{self, VirtioRngSpec};
@@ -17,6 +19,8 @@ use vm_memory::GuestMemory;
 pub enum DeviceSpec {
     /// The reference DMA engine.
     Ncdma(NcdmaSpec),
+    /// The NVMe controller.
+    Nvme(NvmeSpec),
     /// The virtio block device.
     VirtioBlk(VirtioBlkSpec),
     /// The virtio console device.
@@ -119,7 +123,8 @@ pub enum SpecError {
 /// Every model, in the order of a list for people.
 #[must_use]
 pub const fn models() -> &'static [ModelInfo] {
-    const MODELS: &[ModelInfo] = &[NcdmaSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
+    const MODELS: &[ModelInfo] =
+        &[NcdmaSpec::INFO, NvmeSpec::INFO, VirtioBlkSpec::INFO, VirtioConsoleSpec::INFO, VirtioNetSpec::INFO, VirtioRngSpec::INFO];
     MODELS
 }
 
@@ -139,6 +144,7 @@ pub enum BuildError {
 pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: DeviceContext<M>) -> Result<Box<dyn PciFunction>, BuildError> {
     Ok(match spec {
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
+        DeviceSpec::Nvme(spec) => Box::new(nvme::new(context, spec)?),
         DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
         DeviceSpec::VirtioConsole(spec) => Box::new(virtio_console::new(context, spec)),
         DeviceSpec::VirtioNet(spec) => Box::new(virtio_net::new(context, spec)),
@@ -152,6 +158,7 @@ impl DeviceSpec {
     pub const fn info(&self) -> &'static ModelInfo {
         match self {
             Self::Ncdma(_) => &NcdmaSpec::INFO,
+            Self::Nvme(_) => &NvmeSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
             Self::VirtioConsole(_) => &VirtioConsoleSpec::INFO,
             Self::VirtioNet(_) => &VirtioNetSpec::INFO,
@@ -159,13 +166,29 @@ impl DeviceSpec {
         }
     }
 
+    /// Its disk, if it has one.
+    #[must_use]
+    pub const fn disk(&self) -> Option<&DiskSpec> {
+        match self {
+            Self::Nvme(spec) => Some(&spec.disk),
+            Self::VirtioBlk(spec) => Some(&spec.disk),
+            _ => None,
+        }
+    }
+
+    /// Its disk, to be changed.
+    pub const fn disk_mut(&mut self) -> Option<&mut DiskSpec> {
+        match self {
+            Self::Nvme(spec) => Some(&mut spec.disk),
+            Self::VirtioBlk(spec) => Some(&mut spec.disk),
+            _ => None,
+        }
+    }
+
     /// The file of this machine that is read for it, if any.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::VirtioBlk(spec) => spec.file(),
-            Self::Ncdma(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => None,
-        }
+        self.disk().and_then(DiskSpec::file)
     }
 
     /// The model's name.
@@ -179,6 +202,7 @@ impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ncdma(spec) => spec.fmt(f),
+            Self::Nvme(spec) => spec.fmt(f),
             Self::VirtioBlk(spec) => spec.fmt(f),
             Self::VirtioConsole(spec) => spec.fmt(f),
             Self::VirtioNet(spec) => spec.fmt(f),
@@ -202,6 +226,7 @@ impl FromStr for DeviceSpec {
         let pairs = pairs(info, rest)?;
         // The name was found in the table above.
         match info.name {
+            "nvme" => NvmeSpec::from_pairs(&pairs).map(Self::Nvme),
             "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
             "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
             "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
@@ -255,6 +280,9 @@ mod tests {
         let texts = [
             "ncdma",
             "ncdma,mask=32",
+            "nvme",
+            "nvme,size=8,queues=2,hmb=0",
+            "nvme,file=/a b/c,readonly=on",
             "virtio-console",
             "virtio-net",
             "virtio-net,mergeable=off",
@@ -272,7 +300,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        const KNOWN: &str = "ncdma, virtio-blk, virtio-console, virtio-net, virtio-rng";
+        const KNOWN: &str = "ncdma, nvme, virtio-blk, virtio-console, virtio-net, virtio-rng";
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("e1000"), format!("there is no device model \"e1000\"; models: {KNOWN}"));

@@ -57,14 +57,15 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     pci.add(HOST_BRIDGE, Box::new(host_bridge()), None, None);
     let agent = Agent::new(coherence.clone(), chassis.memory());
     pci.add(AGENT, Box::new(agent::function(agent, sink)), None, None);
-    for (slot, spec) in (FIRST_DEVICE..).zip(&config.devices) {
+    for (number, spec) in (0..).zip(&config.devices) {
+        let slot = FIRST_DEVICE + number;
         let bdf = Bdf::new(0, slot, 0);
         let requester = Requester::Pci(bdf);
         coherence.add_device(requester, spec.name());
         let view = coherence.view(requester);
         let memory = DeviceMemory { poll: view.polling(), used: view };
         let msi = Arc::new(Signals { vectors: Vectors::new(router.clone()), coherence: coherence.clone(), requester });
-        let context = DeviceContext { memory, msi };
+        let context = DeviceContext { memory, msi, number };
         let watcher = Arc::new(Tie { coherence: coherence.clone(), requester, code: code.clone(), sites: Mutex::default() });
         let function = dmavet_devices::build(spec, context).map_err(|source| VmmError::Device { device: spec.to_string(), source })?;
         pci.add(bdf, function, Some(curtain.clone()), Some(watcher));

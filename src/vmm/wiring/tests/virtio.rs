@@ -38,7 +38,7 @@ impl Bench {
         let core = Coherence::new(Config::for_ram(RAM), ram.clone()).unwrap();
         core.add_device(DEVICE, spec);
         let view = core.view(DEVICE);
-        let context = DeviceContext { memory: DeviceMemory { poll: view.polling(), used: view }, msi: Arc::new(NoInterrupts) };
+        let context = DeviceContext { memory: DeviceMemory { poll: view.polling(), used: view }, msi: Arc::new(NoInterrupts), number: 0 };
         let function = dmavet_devices::build(&spec.parse().unwrap(), context).unwrap();
         let mut bench = Self { core, ram, function, rings: Iova(0), index: 0 };
         bench.call(&ApiCall::Bound { driver: "virtio-pci".into() });
