@@ -1,3 +1,5 @@
+mod bench;
+mod nvme;
 mod virtio;
 
 use super::*;
