@@ -184,6 +184,8 @@ impl<M: GuestMemory> Nvme<M> {
             self.registers.fatal = true;
             return;
         }
+        // A shutdown of a controller that was off says nothing about the one that begins now.
+        self.registers.shut = false;
         self.queues.create_completion(0, Wanted { base: acq, size: completion }, Some(0));
         self.queues.create_submission(0, Wanted { base: asq, size: submission }, 0);
         self.registers.ready = true;

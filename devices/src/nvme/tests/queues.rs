@@ -43,6 +43,12 @@ fn enabling_resetting_and_shutting_down() {
     assert_eq!(board.take(0, true), [], "no I/O queue is left");
     board.create(1, 16);
     assert_eq!(board.write_disk(0, &pattern(0, 512)), SUCCESS);
+    // Shut down while it is off.
+    board.put(0x14, 0);
+    board.put(0x14, 1 << 14);
+    assert_eq!(board.status(), 2 << 2);
+    board.put(0x14, 4 << 20 | 6 << 16 | 1);
+    assert_eq!(board.status(), 1);
 }
 
 #[test]
