@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::path::Path;
 
 /// What the default workload of a device prints when all was well.
-const SAID: [(&str, &str); 4] = [
+const SAID: [(&str, &str); 5] = [
+    ("nvme", "written, read back and compared"),
     ("virtio-blk", "written, read back and compared"),
     ("virtio-console", "written and read back"),
     ("virtio-net", "pinged and echoed"),
@@ -21,12 +22,14 @@ fn assert_clean(line: &str, dir: &Path) {
         let devices = line.matches(&format!("--device {model}")).count();
         if devices > 0 {
             assert!(log.lines().any(|l| l.starts_with(model) && l.ends_with(said)), "{line}:\n{log}");
+            assert!(!log.contains("no file system was made"), "{line}:\n{log}");
         }
     }
     let devices = result["run"]["devices"].as_array().expect("devices");
     assert_eq!(devices.len(), line.matches("--device ").count(), "{line}: {devices:?}");
     for device in devices {
-        assert_eq!(device["drivers"][0], "virtio-pci", "{line}: {device}");
+        let driver = if device["model"] == "nvme" { "nvme" } else { "virtio-pci" };
+        assert_eq!(device["drivers"][0], driver, "{line}: {device}");
     }
 }
 
@@ -64,6 +67,38 @@ fn stock_drivers_are_silent_and_their_data_is_right() {
     assert_eq!(alarms(&result), Vec::<&Value>::new(), "{last}");
     assert!(log.contains("as it should be"), "{log}");
     assert!(std::fs::read(&disk).expect("disk") == contents, "the file was changed");
+}
+
+/// The unmodified NVMe driver of three kernels: nothing is found, the data is right, and the kernel has nothing to say about the controller.
+#[test]
+fn the_stock_nvme_driver_is_silent_and_does_not_complain() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let disk = dir.path().join("disk");
+    std::fs::write(&disk, (0..=255_u8).cycle().take(2 << 20).collect::<Vec<_>>()).expect("disk");
+    // Warnings of the kernel on its console, too.
+    let lines = [
+        "--watch all --cpus 2 --append loglevel=5 --device nvme".to_owned(),
+        "--watch auto --kernel debian:6.12 --cpus 2 --append loglevel=5 --device nvme,hmb=8".to_owned(),
+        "--watch all --kernel debian:7.2 --cpus 2 --append loglevel=5 --device nvme --device nvme,size=20,queues=1,hmb=0".to_owned(),
+        format!("--append loglevel=5 --device nvme,file={},readonly=on", disk.display()),
+    ];
+    let dirs = batch(dir.path(), &lines);
+    let said: Vec<usize> = lines
+        .iter()
+        .zip(&dirs)
+        .map(|(line, dir)| {
+            let result = findings(dir);
+            let log = std::fs::read_to_string(dir.join("workload.log")).expect("workload.log");
+            let console = std::fs::read_to_string(dir.join("console.log")).expect("console.log");
+            assert_eq!(alarms(&result), Vec::<&Value>::new(), "{line}: a stock driver must stay silent");
+            assert_eq!(result["verdict"]["exit_code"], 0, "{line}: {}\n{log}", result["verdict"]);
+            assert_eq!(result["run"]["devices"][0]["drivers"][0], "nvme", "{line}");
+            assert!(!console.contains("nvme"), "{line}: the kernel complains:\n{console}");
+            log.lines().filter(|l| l.starts_with("nvme: ") && (l.ends_with("and compared") || l.ends_with("read twice"))).count()
+        })
+        .collect();
+    assert_eq!(said, [1, 1, 2, 1], "every disk was used");
 }
 
 /// Compares two disks with the same contents, one of them read-only, and overwrites what can be.

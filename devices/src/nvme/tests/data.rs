@@ -172,7 +172,7 @@ proptest! {
             let offset = offset * 4;
             // Pages in any order, some next to each other, some not.
             let pages = (offset + len as u64).div_ceil(PAGE);
-            let places: Vec<u64> = (0..pages).map(|page| DATA + (page ^ scatter % 4) * 2 * PAGE + (page % 2) * PAGE).collect();
+            let places: Vec<u64> = (0..pages).map(|page| DATA + (page ^ (scatter % 4)) * 2 * PAGE + (page % 2) * PAGE).collect();
             let prp2 = if pages > 2 { LISTS + 8 * (scatter % 500) } else { *places.get(1).unwrap_or(&0) };
             if pages > 2 {
                 let room = ((PAGE - prp2 % PAGE) / 8) as usize;
