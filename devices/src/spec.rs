@@ -315,6 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_and_switches_have_their_bounds() {
+        for (key, allowed, values) in [
+            ("size", "1 to 16384", ["0", "16385", "1M"]),
+            ("readonly", "on or off", ["", "yes", "ON"]),
+            ("queues", "1 to 63", ["0", "64", "65537"]),
+            ("hmb", "0 to 64", ["65", "-1", "4294967296"]),
+        ] {
+            for value in values {
+                let expected = format!("device nvme: {key}={value} is not allowed; {key} takes {allowed}");
+                assert_eq!(error(&format!("nvme,{key}={value}")), expected);
+            }
+        }
+    }
+
+    #[test]
     fn defaults_in_the_help_are_allowed_values() {
         for model in models() {
             assert!(model.name.parse::<DeviceSpec>().is_ok());
