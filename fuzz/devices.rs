@@ -52,7 +52,7 @@ pub fn devices(bytes: &[u8]) {
             Access::Reset => device.reset(),
         });
     } else {
-        let mut function = build(&spec, DeviceContext { memory, msi: Arc::new(NoInterrupts) }).expect("a PCI function");
+        let mut function = build(&spec, DeviceContext { memory, msi: Arc::new(NoInterrupts), number: 0 }).expect("a PCI function");
         let mut identity = [[0; 4]; 2];
         function.read_config(0, &mut identity[0]);
         play(ops, &ram, |what| match what {

@@ -213,6 +213,9 @@ impl<'k> Image<'k> {
         }
         archive.file("/dmavet/modules", 0o644, list.as_bytes())?;
         archive.file("/dmavet/workload", 0o755, &self.workload)?;
+        for (name, contents) in sources::folder("workloads/lib", false) {
+            archive.file(&format!("/dmavet/lib/{}", name.display()), 0o644, &contents)?;
+        }
         for extra in &self.extras {
             match extra {
                 Extra::File { path, mode, contents } => archive.file(path, *mode, contents)?,

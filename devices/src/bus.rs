@@ -135,6 +135,8 @@ pub struct DeviceContext<M> {
     pub memory: DeviceMemory<M>,
     /// Its interrupts.
     pub msi: Arc<dyn MsiSink>,
+    /// Which of the machine's devices it is, from 0: for serial numbers and all else no two devices may share.
+    pub number: u8,
 }
 
 impl<M> std::fmt::Debug for DeviceContext<M> {

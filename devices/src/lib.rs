@@ -16,7 +16,7 @@
 //!
 //! let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10_0000)])?;
 //! let memory = DeviceMemory { used: ram.clone(), poll: ram };
-//! let context = DeviceContext { memory, msi: Arc::new(NoInterrupts) };
+//! let context = DeviceContext { memory, msi: Arc::new(NoInterrupts), number: 0 };
 //! let mut device = dmavet_devices::build(&"ncdma,mask=32".parse()?, context)?;
 //!
 //! let mut id = [0; 4];
@@ -30,8 +30,10 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod bus;
+pub mod disk;
 pub mod e1000;
 pub mod ncdma;
+pub mod nvme;
 pub mod pci;
 pub mod peer;
 pub mod platform;

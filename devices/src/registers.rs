@@ -40,7 +40,7 @@ impl<R> Register<R> {
 pub enum Widths {
     /// Only an access of exactly one register; everything else reads as all-ones and is swallowed.
     Exact,
-    /// Any: bytes of a register, several registers, holes between them (all-ones).
+    /// Any: bytes of a register, several registers, holes between them.
     Any,
 }
 
@@ -49,17 +49,23 @@ pub enum Widths {
 pub struct RegisterMap<R: 'static> {
     table: &'static [Register<R>],
     widths: Widths,
+    hole: u8,
 }
 
 impl<R: Copy> RegisterMap<R> {
     /// A map of `table`, whose rows must not overlap.
     pub const fn new(table: &'static [Register<R>], widths: Widths) -> Self {
-        Self { table, widths }
+        Self { table, widths, hole: 0xff }
+    }
+
+    /// The same with `hole` as the value of every byte where there is no register; all-ones if not told.
+    pub const fn with_holes(self, hole: u8) -> Self {
+        Self { hole, ..self }
     }
 
     /// Reads `data.len()` bytes at `offset`; `get` gives the value of a register.
     pub fn read(&self, offset: u64, data: &mut [u8], mut get: impl FnMut(R) -> u64) {
-        data.fill(0xff);
+        data.fill(self.hole);
         for (row, piece) in self.pieces(offset, data.len()) {
             let value = if row.access == Access::Wo { 0 } else { get(row.reg) };
             piece.put(value, data);
@@ -172,6 +178,8 @@ mod tests {
         assert_eq!(data, [0xff; 8]);
         map.read(u64::MAX - 2, &mut data, value);
         assert_eq!(data, [0xff; 8]);
+        map.with_holes(0).read(3, &mut data, value);
+        assert_eq!(data, [0x44, 0x55, 0, 0x66, 0x77, 0, 0, 0]);
     }
 
     #[test]

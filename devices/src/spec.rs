@@ -1,9 +1,11 @@
 //! What a user writes to get a device: `NAME[,KEY=VALUE]...`, as in `--device ncdma,mask=32`.
 
 use crate::bus::{DeviceContext, PciFunction, PlatformContext, PlatformDevice};
+use crate::disk::{DiskError, DiskSpec};
 use crate::e1000::{self, E1000Spec};
 use crate::ncdma::{self, NcdmaPlatformSpec, NcdmaSpec};
-use crate::virtio_blk::{self, DiskError, VirtioBlkSpec};
+use crate::nvme::{self, NvmeSpec};
+use crate::virtio_blk::{self, VirtioBlkSpec};
 use crate::virtio_console::{self, VirtioConsoleSpec};
 use crate::virtio_net::{self, VirtioNetSpec};
 use crate::virtio_rng::{self, VirtioRngSpec};
@@ -22,6 +24,8 @@ pub enum DeviceSpec {
     Ncdma(NcdmaSpec),
     /// The reference DMA engine as a platform device.
     NcdmaPlatform(NcdmaPlatformSpec),
+    /// The NVMe controller.
+    Nvme(NvmeSpec),
     /// The virtio block device.
     VirtioBlk(VirtioBlkSpec),
     /// The virtio console device.
@@ -128,6 +132,7 @@ pub const fn models() -> &'static [ModelInfo] {
         E1000Spec::INFO,
         NcdmaSpec::INFO,
         NcdmaPlatformSpec::INFO,
+        NvmeSpec::INFO,
         VirtioBlkSpec::INFO,
         VirtioConsoleSpec::INFO,
         VirtioNetSpec::INFO,
@@ -162,6 +167,7 @@ pub fn build<M: GuestMemory + Send + 'static>(spec: &DeviceSpec, context: Device
         DeviceSpec::E1000(E1000Spec) => Box::new(e1000::new(context)),
         DeviceSpec::Ncdma(spec) => Box::new(ncdma::new(context, spec)),
         DeviceSpec::NcdmaPlatform(_) => return Err(BuildError::Seat { device: spec.name(), there: "a platform device" }),
+        DeviceSpec::Nvme(spec) => Box::new(nvme::new(context, spec)?),
         DeviceSpec::VirtioBlk(spec) => Box::new(virtio_blk::new(context, spec)?),
         DeviceSpec::VirtioConsole(spec) => Box::new(virtio_console::new(context, spec)),
         DeviceSpec::VirtioNet(spec) => Box::new(virtio_net::new(context, spec)),
@@ -191,6 +197,7 @@ impl DeviceSpec {
             Self::E1000(_) => &E1000Spec::INFO,
             Self::Ncdma(_) => &NcdmaSpec::INFO,
             Self::NcdmaPlatform(_) => &NcdmaPlatformSpec::INFO,
+            Self::Nvme(_) => &NvmeSpec::INFO,
             Self::VirtioBlk(_) => &VirtioBlkSpec::INFO,
             Self::VirtioConsole(_) => &VirtioConsoleSpec::INFO,
             Self::VirtioNet(_) => &VirtioNetSpec::INFO,
@@ -198,15 +205,29 @@ impl DeviceSpec {
         }
     }
 
+    /// Its disk, if it has one.
+    #[must_use]
+    pub const fn disk(&self) -> Option<&DiskSpec> {
+        match self {
+            Self::Nvme(spec) => Some(&spec.disk),
+            Self::VirtioBlk(spec) => Some(&spec.disk),
+            _ => None,
+        }
+    }
+
+    /// Its disk, to be changed.
+    pub const fn disk_mut(&mut self) -> Option<&mut DiskSpec> {
+        match self {
+            Self::Nvme(spec) => Some(&mut spec.disk),
+            Self::VirtioBlk(spec) => Some(&mut spec.disk),
+            _ => None,
+        }
+    }
+
     /// The file of this machine that is read for it, if any.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::VirtioBlk(spec) => spec.file(),
-            Self::E1000(_) | Self::Ncdma(_) | Self::NcdmaPlatform(_) | Self::VirtioConsole(_) | Self::VirtioNet(_) | Self::VirtioRng(_) => {
-                None
-            }
-        }
+        self.disk().and_then(DiskSpec::file)
     }
 
     /// Whether it is a platform device, else it is a PCI function.
@@ -228,6 +249,7 @@ impl fmt::Display for DeviceSpec {
             Self::E1000(spec) => spec.fmt(f),
             Self::Ncdma(spec) => spec.fmt(f),
             Self::NcdmaPlatform(spec) => spec.fmt(f),
+            Self::Nvme(spec) => spec.fmt(f),
             Self::VirtioBlk(spec) => spec.fmt(f),
             Self::VirtioConsole(spec) => spec.fmt(f),
             Self::VirtioNet(spec) => spec.fmt(f),
@@ -253,6 +275,7 @@ impl FromStr for DeviceSpec {
         match info.name {
             "ncdma-platform" => NcdmaPlatformSpec::from_pairs(&pairs).map(Self::NcdmaPlatform),
             "e1000" => E1000Spec::from_pairs(&pairs).map(Self::E1000),
+            "nvme" => NvmeSpec::from_pairs(&pairs).map(Self::Nvme),
             "virtio-blk" => VirtioBlkSpec::from_pairs(&pairs).map(Self::VirtioBlk),
             "virtio-console" => VirtioConsoleSpec::from_pairs(&pairs).map(Self::VirtioConsole),
             "virtio-net" => VirtioNetSpec::from_pairs(&pairs).map(Self::VirtioNet),
@@ -310,6 +333,9 @@ mod tests {
             "ncdma,mask=32",
             "ncdma-platform",
             "ncdma-platform,mask=32",
+            "nvme",
+            "nvme,size=8,queues=2,hmb=0",
+            "nvme,file=/a b/c,readonly=on",
             "virtio-console",
             "virtio-net",
             "virtio-net,mergeable=off",
@@ -327,7 +353,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_where_and_what_is_allowed() {
-        const KNOWN: &str = "e1000, ncdma, ncdma-platform, virtio-blk, virtio-console, virtio-net, virtio-rng";
+        const KNOWN: &str = "e1000, ncdma, ncdma-platform, nvme, virtio-blk, virtio-console, virtio-net, virtio-rng";
         assert_eq!(error(""), format!("device specification \"\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("mask=3"), format!("device specification \"mask=3\" does not begin with a model name; models: {KNOWN}"));
         assert_eq!(error("e100"), format!("there is no device model \"e100\"; models: {KNOWN}"));
@@ -340,6 +366,21 @@ mod tests {
             let expected = format!("device ncdma: mask={value} is not allowed; mask takes 24 to 64");
             assert_eq!(error(&format!("ncdma,mask={value}")), expected);
             assert_eq!(error(&format!("ncdma-platform,mask={value}")), expected.replace("device ncdma:", "device ncdma-platform:"));
+        }
+    }
+
+    #[test]
+    fn numbers_and_switches_have_their_bounds() {
+        for (key, allowed, values) in [
+            ("size", "1 to 16384", ["0", "16385", "1M"]),
+            ("readonly", "on or off", ["", "yes", "ON"]),
+            ("queues", "1 to 63", ["0", "64", "65537"]),
+            ("hmb", "0 to 64", ["65", "-1", "4294967296"]),
+        ] {
+            for value in values {
+                let expected = format!("device nvme: {key}={value} is not allowed; {key} takes {allowed}");
+                assert_eq!(error(&format!("nvme,{key}={value}")), expected);
+            }
         }
     }
 

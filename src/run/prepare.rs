@@ -143,16 +143,17 @@ fn devices(args: &RunArgs) -> Result<Vec<DeviceSpec>, Failure> {
 /// One specification; a file in it gets its whole path, because the run may be executed elsewhere.
 fn parse_device(text: &str) -> Result<DeviceSpec, Failure> {
     let wrong = |e: String| Failure::usage(format!("--device {text}: {e}"));
-    let spec: DeviceSpec = text.parse().map_err(|e: dmavet_devices::SpecError| wrong(e.to_string()))?;
-    let DeviceSpec::VirtioBlk(blk) = spec else { return Ok(spec) };
-    let Some(file) = blk.file().map(Path::to_path_buf) else { return Ok(DeviceSpec::VirtioBlk(blk)) };
-    dmavet_devices::virtio_blk::Disk::open(&file, blk.size()).map_err(|e| wrong(e.to_string()))?;
+    let mut spec: DeviceSpec = text.parse().map_err(|e: dmavet_devices::SpecError| wrong(e.to_string()))?;
+    let Some(disk) = spec.disk_mut() else { return Ok(spec) };
+    let Some(file) = disk.file().map(Path::to_path_buf) else { return Ok(spec) };
+    disk.open().map_err(|e| wrong(e.to_string()))?;
     let file = std::path::absolute(&file).map_err(|e| wrong(e.to_string()))?;
     // The plan is text: a path that is not, or that would read as another key, cannot stand in it.
     if file.to_str().is_none_or(|path| path.contains(',')) {
         return Err(wrong(format!("the path {} has a comma or is not UTF-8", file.display())));
     }
-    Ok(DeviceSpec::VirtioBlk(blk.with_file(file)))
+    disk.set_file(file);
+    Ok(spec)
 }
 
 /// The kernel's own modules that drive the devices, as far as they are not built in.

@@ -91,7 +91,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
                 coherence: coherence.clone(),
                 requester,
             });
-            let function = dmavet_devices::build(spec, DeviceContext { memory, msi }).map_err(failed)?;
+            let function = dmavet_devices::build(spec, DeviceContext { memory, msi, number: slot - FIRST_DEVICE }).map_err(failed)?;
             pci.add(bdf, function, Some(curtain.clone()), Some(tie));
         }
     }

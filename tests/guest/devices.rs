@@ -5,8 +5,9 @@ use serde_json::Value;
 use std::path::Path;
 
 /// What the default workload of a device prints when all was well, and whether it does so for each of them.
-const SAID: [(&str, &str, bool); 5] = [
+const SAID: [(&str, &str, bool); 6] = [
     ("e1000", "pinged and echoed", true),
+    ("nvme", "written, read back and compared", true),
     ("virtio-blk", "written, read back and compared", true),
     ("virtio-console", "written and read back", false),
     ("virtio-net", "pinged and echoed", true),
@@ -23,6 +24,7 @@ fn assert_clean(line: &str, dir: &Path) {
         if devices > 0 {
             let said = log.lines().filter(|l| l.starts_with(model) && l.ends_with(said)).count();
             assert_eq!(said, if each { devices } else { 1 }, "{line}:\n{log}");
+            assert!(!log.contains("no file system was made"), "{line}:\n{log}");
         }
     }
     let devices = result["run"]["devices"].as_array().expect("devices");
@@ -83,6 +85,38 @@ fn general_purpose_kernels_drive_old_hardware() {
     for (line, dir) in lines.iter().zip(batch(dir.path(), &lines)) {
         assert_clean(line, &dir);
     }
+}
+
+/// The unmodified NVMe driver of three kernels: nothing is found, the data is right, and the kernel has nothing to say about the controller.
+#[test]
+fn the_stock_nvme_driver_is_silent_and_does_not_complain() {
+    let _lab = lab();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let disk = dir.path().join("disk");
+    std::fs::write(&disk, (0..=255_u8).cycle().take(2 << 20).collect::<Vec<_>>()).expect("disk");
+    // Warnings of the kernel on its console, too.
+    let lines = [
+        "--watch all --cpus 2 --append loglevel=5 --device nvme".to_owned(),
+        "--watch auto --kernel debian:6.12 --cpus 2 --append loglevel=5 --device nvme,hmb=8".to_owned(),
+        "--watch all --kernel debian:7.2 --cpus 2 --append loglevel=5 --device nvme --device nvme,size=20,queues=1,hmb=0".to_owned(),
+        format!("--append loglevel=5 --device nvme,file={},readonly=on", disk.display()),
+    ];
+    let dirs = batch(dir.path(), &lines);
+    let said: Vec<usize> = lines
+        .iter()
+        .zip(&dirs)
+        .map(|(line, dir)| {
+            let result = findings(dir);
+            let log = std::fs::read_to_string(dir.join("workload.log")).expect("workload.log");
+            let console = std::fs::read_to_string(dir.join("console.log")).expect("console.log");
+            assert_eq!(alarms(&result), Vec::<&Value>::new(), "{line}: a stock driver must stay silent");
+            assert_eq!(result["verdict"]["exit_code"], 0, "{line}: {}\n{log}", result["verdict"]);
+            assert_eq!(result["run"]["devices"][0]["drivers"][0], "nvme", "{line}");
+            assert!(!console.contains("nvme"), "{line}: the kernel complains:\n{console}");
+            log.lines().filter(|l| l.starts_with("nvme: ") && (l.ends_with("and compared") || l.ends_with("read twice"))).count()
+        })
+        .collect();
+    assert_eq!(said, [1, 1, 2, 1], "every disk was used");
 }
 
 /// Compares two disks with the same contents, one of them read-only, and overwrites what can be.

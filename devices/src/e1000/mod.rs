@@ -49,6 +49,6 @@ impl fmt::Display for E1000Spec {
 
 /// Builds an e1000 on what `context` gives it.
 pub fn new<M: GuestMemory + Send>(context: DeviceContext<M>) -> Function<E1000<M>> {
-    let DeviceContext { memory, msi } = context;
+    let DeviceContext { memory, msi, .. } = context;
     Function::new(E1000::new(memory), msi)
 }

@@ -84,7 +84,7 @@ impl Board {
         let memory = Memory::new(&[(0, RAM)]);
         let sink = Arc::new(Sink::default());
         let views = DeviceMemory { used: memory.clone(), poll: memory.clone() };
-        let mut function = super::new(DeviceContext { memory: views, msi: sink.clone() });
+        let mut function = super::new(DeviceContext { memory: views, msi: sink.clone(), number: 0 });
         function.write_config(4, &[7, 0]);
         Self { function, memory, sink, tx_tail: 0, rx_next: 0, buffer: 2048 }
     }

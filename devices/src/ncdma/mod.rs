@@ -98,7 +98,7 @@ impl fmt::Display for NcdmaPlatformSpec {
 
 /// Builds an ncdma on what `context` gives it.
 pub fn new<M: GuestMemory + Send + 'static>(context: DeviceContext<M>, spec: &NcdmaSpec) -> Function<Ncdma<M>> {
-    let DeviceContext { memory, msi } = context;
+    let DeviceContext { memory, msi, .. } = context;
     Function::new(Ncdma::new(memory, spec), msi)
 }
 

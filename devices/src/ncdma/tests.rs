@@ -79,7 +79,7 @@ impl Board {
         let crate::DeviceSpec::Ncdma(spec) = spec.parse().unwrap() else { panic!("{spec}") };
         let (memory, sink) = (Memory::new(ranges), Arc::new(Sink::default()));
         let views = DeviceMemory { used: memory.clone(), poll: memory.clone() };
-        let mut function = super::new(DeviceContext { memory: views, msi: sink.clone() }, &spec);
+        let mut function = super::new(DeviceContext { memory: views, msi: sink.clone(), number: 0 }, &spec);
         function.write_config(4, &[6, 0]);
         function.write_config(0x48 + 3, &[0x80]);
         for vector in 0..4 {

@@ -3,11 +3,11 @@
 //! A request is done when it is taken, so flushes have nothing to wait for and requests end in order. What one request can cost is
 //! bounded by the limits in the configuration; a longer one is an error of the driver and ends with an error.
 
-use super::disk::Disk;
 use super::spec::{
     FEATURES, HEADER, ID_LEN, MOST_DATA, MOST_DISCARD_SECTORS, MOST_RANGES, Operation, QUEUE_SIZE, RANGE, RANGE_UNMAP, READ_ONLY, SECTOR,
     Status, config,
 };
+use crate::disk::Disk;
 use crate::virtio_pci::{Chain, Kind, Queues, VirtioDevice};
 use vm_memory::GuestMemory;
 

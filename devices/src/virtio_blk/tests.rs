@@ -1,7 +1,8 @@
 //! The driver's side of virtio-blk. Types, offsets and bits are written out, not taken from `spec`.
 #![expect(clippy::cast_possible_truncation, reason = "tests count small things")]
 
-use super::{Disk, VirtioBlk};
+use super::VirtioBlk;
+use crate::disk::Disk;
 use crate::testing::Dma;
 use crate::virtio_pci::driver::{Board, EVENT_IDX, Part};
 use proptest::prelude::*;

@@ -67,7 +67,7 @@ impl<D: VirtioDevice<Memory>> Board<D> {
         let memory = Memory::new(&[(0, RAM)]);
         let sink = Arc::new(Sink::default());
         let views = DeviceMemory { used: memory.clone(), poll: memory.clone() };
-        let mut function = super::function(device, DeviceContext { memory: views, msi: sink.clone() });
+        let mut function = super::function(device, DeviceContext { memory: views, msi: sink.clone(), number: 0 });
         function.write_config(4, &[6, 0]);
         let mut board = Self { function, memory, sink, rings: Vec::new(), next_buffer: BUFFERS };
         board.open_vectors();

@@ -60,6 +60,6 @@ where
     M: GuestMemory + Send,
     D: VirtioDevice<M>,
 {
-    let DeviceContext { memory, msi } = context;
+    let DeviceContext { memory, msi, .. } = context;
     Function::new(Transport::new(device, memory), msi)
 }

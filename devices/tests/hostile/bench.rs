@@ -230,6 +230,6 @@ fn seat(spec: &DeviceSpec, memory: &Counted) -> Seat {
     if spec.is_platform() {
         Seat::Platform(build_platform(spec, PlatformContext { memory, line: Arc::new(NoLine) }).expect("a platform device"))
     } else {
-        Seat::Pci(build(spec, DeviceContext { memory, msi: Arc::new(NoInterrupts) }).expect("a PCI function"))
+        Seat::Pci(build(spec, DeviceContext { memory, msi: Arc::new(NoInterrupts), number: 0 }).expect("a PCI function"))
     }
 }

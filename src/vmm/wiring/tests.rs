@@ -1,3 +1,5 @@
+mod bench;
+mod nvme;
 mod virtio;
 
 use super::*;
@@ -29,8 +31,11 @@ fn a_hello_shows_the_devices_at_once() {
     let coherence = Coherence::new(Config::for_ram(1 << 20), ram).unwrap();
     let spec: DeviceSpec = "ncdma".parse().unwrap();
     let view = coherence.view(Requester::Pci(Bdf::new(0, 2, 0)));
-    let context =
-        DeviceContext { memory: DeviceMemory { poll: view.polling(), used: view }, msi: Arc::new(dmavet_devices::pci::NoInterrupts) };
+    let context = DeviceContext {
+        memory: DeviceMemory { poll: view.polling(), used: view },
+        msi: Arc::new(dmavet_devices::pci::NoInterrupts),
+        number: 0,
+    };
     let mut pci = PciRoot::default();
     pci.add(Bdf::new(0, 2, 0), dmavet_devices::build(&spec, context).unwrap(), Some(sink.curtain.clone()), None);
     let mut id = [0; 4];

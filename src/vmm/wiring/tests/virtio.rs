@@ -1,17 +1,10 @@
 //! virtio devices and a scripted driver with the coherence core between them: what a correct driver does is silent, and each mistake of a
 //! driver gets its code. Offsets and bits are those of virtio 1.2.
 
-use dmavet_coherence::{
-    Answer, ApiCall, Attrs, Bdf, Caller, Code, Coherence, Config, Direction, Family, Gpa, Iova, Limits, MapCall, PageKind, Requester,
-    SiteId, UnmapCall,
-};
-use dmavet_devices::bus::{DeviceContext, DeviceMemory, PciFunction};
-use dmavet_devices::pci::NoInterrupts;
-use std::sync::Arc;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use super::bench::{self, DEVICE};
+use dmavet_coherence::{Code, Direction, Family, Iova};
+use std::ops::{Deref, DerefMut};
 
-const RAM: u64 = 4 << 20;
-const DEVICE: Requester = Requester::Pci(Bdf::new(0, 2, 0));
 /// Guest physical addresses of the rings and of buffers on pages of their own.
 const RINGS: u64 = 0x1_0000;
 const A: u64 = 0x10_0000;
@@ -21,30 +14,31 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
 struct Bench {
-    core: Coherence,
-    ram: Arc<GuestMemoryMmap>,
-    function: Box<dyn PciFunction>,
+    bench: bench::Bench,
     rings: Iova,
     index: u16,
+}
+
+impl Deref for Bench {
+    type Target = bench::Bench;
+
+    fn deref(&self) -> &Self::Target {
+        &self.bench
+    }
+}
+
+impl DerefMut for Bench {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.bench
+    }
 }
 
 impl Bench {
     /// A device that runs with a queue of 8 entries; its rings are coherent memory.
     fn new(spec: &str) -> Self {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(RAM).unwrap();
-        let range = (GuestAddress(0), usize::try_from(RAM).unwrap(), Some(FileOffset::new(file, 0)));
-        let ram = Arc::new(GuestMemoryMmap::from_ranges_with_files([range]).unwrap());
-        let core = Coherence::new(Config::for_ram(RAM), ram.clone()).unwrap();
-        core.add_device(DEVICE, spec);
-        let view = core.view(DEVICE);
-        let context = DeviceContext { memory: DeviceMemory { poll: view.polling(), used: view }, msi: Arc::new(NoInterrupts) };
-        let function = dmavet_devices::build(&spec.parse().unwrap(), context).unwrap();
-        let mut bench = Self { core, ram, function, rings: Iova(0), index: 0 };
-        bench.call(&ApiCall::Bound { driver: "virtio-pci".into() });
-        bench.function.write_config(4, &[6, 0]);
-        bench.core.set_bus_master(DEVICE, true);
-        bench.rings = bench.map(Family::Coherent, RINGS, 0x4000, Direction::Bidirectional);
+        let bench = bench::Bench::new(spec, "virtio-pci");
+        let rings = bench.map(Family::Coherent, RINGS, 0x4000, Direction::Bidirectional);
+        let mut bench = Self { bench, rings, index: 0 };
         bench.start();
         bench
     }
@@ -74,42 +68,6 @@ impl Bench {
         self.function.write_bar(0, at, &value.to_le_bytes()[..len]);
     }
 
-    fn call(&self, call: &ApiCall) -> Answer {
-        self.core.call(Caller { requester: DEVICE, site: SiteId::default(), cpu: 0 }, call)
-    }
-
-    fn map(&self, family: Family, gpa: u64, len: u64, direction: Direction) -> Iova {
-        let answer = self.call(&ApiCall::Map(MapCall {
-            family,
-            extents: vec![dmavet_coherence::Extent { gpa: Gpa(gpa), len }],
-            direction,
-            attrs: Attrs::empty(),
-            limits: Limits { mask: u64::MAX, ..Limits::default() },
-            kind: PageKind::Slab,
-            object: (0, 0),
-            cpu_addr: if family == Family::Coherent { gpa } else { 0 },
-        }));
-        match answer {
-            Answer::Handles(handles) => handles[0].0,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn unmap(&self, iova: Iova, len: u64, direction: Direction) {
-        let call = UnmapCall { family: Family::Single, ranges: vec![(iova, len)], direction, attrs: Attrs::empty(), cpu_addr: 0 };
-        assert_eq!(self.call(&ApiCall::Unmap(call)), Answer::Done);
-    }
-
-    fn write(&self, gpa: u64, bytes: &[u8]) {
-        self.ram.write_slice(bytes, GuestAddress(gpa)).unwrap();
-    }
-
-    fn read(&self, gpa: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.ram.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
-        bytes
-    }
-
     /// Makes a chain of handles, lengths and flags available.
     fn offer(&mut self, chain: &[(Iova, u32, u16)]) {
         for (number, (iova, len, flags)) in (0..).zip(chain) {
@@ -129,11 +87,6 @@ impl Bench {
         self.function.write_bar(0, 0x3000, &[0, 0]);
         assert_eq!(self.read(RINGS + 0x2002, 2), self.index.to_le_bytes(), "the chain comes back");
     }
-
-    /// The codes of all findings.
-    fn codes(self) -> Vec<Code> {
-        self.core.finish().findings.iter().map(|finding| finding.code).collect()
-    }
 }
 
 #[test]
@@ -148,7 +101,7 @@ fn a_correct_driver_is_silent_and_gets_its_bytes_at_the_unmap() {
         bench.unmap(buffer, 64, Direction::FromDevice);
         assert_ne!(bench.read(A, 64), [0; 64]);
     }
-    assert_eq!(bench.codes(), []);
+    assert_eq!(bench.bench.codes(), []);
 }
 
 #[test]
@@ -158,26 +111,26 @@ fn each_mistake_has_its_code() {
     bench.offer(&[(buffer, 64, WRITE)]);
     bench.kick();
     bench.unmap(buffer, 64, Direction::ToDevice);
-    assert_eq!(bench.codes(), [Code::DV205], "the wrong direction");
+    assert_eq!(bench.bench.codes(), [Code::DV205], "the wrong direction");
 
     let mut bench = Bench::new("virtio-rng");
     let buffer = bench.map(Family::Single, A, 32, Direction::FromDevice);
     bench.offer(&[(buffer, 64, WRITE)]);
     bench.kick();
     bench.unmap(buffer, 32, Direction::FromDevice);
-    assert_eq!(bench.codes(), [Code::DV207], "half of it mapped");
+    assert_eq!(bench.bench.codes(), [Code::DV207], "half of it mapped");
 
     let mut bench = Bench::new("virtio-rng");
     let buffer = bench.map(Family::Single, A, 64, Direction::FromDevice);
     bench.unmap(buffer, 64, Direction::FromDevice);
     bench.offer(&[(buffer, 64, WRITE)]);
     bench.kick();
-    assert_eq!(bench.codes(), [Code::DV208], "unmapped too early");
+    assert_eq!(bench.bench.codes(), [Code::DV208], "unmapped too early");
 
     let mut bench = Bench::new("virtio-rng");
     bench.offer(&[(Iova(A), 64, WRITE)]);
     bench.kick();
-    assert_eq!(bench.codes(), [Code::DV209], "a physical address");
+    assert_eq!(bench.bench.codes(), [Code::DV209], "a physical address");
 }
 
 /// A write request of a sector; `spoil` runs between the map calls and the notification.
@@ -195,7 +148,7 @@ fn write_request(spoil: impl FnOnce(&Bench)) -> (Vec<u8>, Vec<Code>) {
     bench.unmap(header, 16, Direction::ToDevice);
     bench.unmap(data, 512, Direction::ToDevice);
     bench.unmap(status, 1, Direction::FromDevice);
-    (bench.read(C, 1), bench.codes())
+    (bench.read(C, 1), bench.bench.codes())
 }
 
 #[test]
@@ -214,5 +167,5 @@ fn without_bus_mastering_nothing_moves() {
     bench.core.set_bus_master(DEVICE, false);
     bench.function.write_bar(0, 0x3000, &[0, 0]);
     assert_eq!(bench.read(RINGS + 0x2002, 2), [0, 0]);
-    assert_eq!(bench.codes(), [Code::DV501]);
+    assert_eq!(bench.bench.codes(), [Code::DV501]);
 }

@@ -1,4 +1,10 @@
-//! The disk behind a block device: a file's contents or zeros, and over them what the guest wrote.
+//! The disk behind a block device: a file's contents or zeros, and over them what the guest wrote. What is written stays in memory
+//! and is gone after the run; a file is never changed.
+
+mod spec;
+
+pub use spec::DiskSpec;
+pub(crate) use spec::number;
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,0 +1,8 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#
+# Writes every NVMe disk and reads it back (lib/disk.sh). Exits 1 if a byte was wrong or there is no disk.
+
+model=nvme
+. /dmavet/lib/disk.sh
+disks /sys/bus/pci/drivers/nvme
