@@ -21,8 +21,6 @@ pub struct Fate {
     pub reached: Option<bool>,
     /// For what is not caught: the errors and warnings there were, and how the run ended.
     pub instead: String,
-    /// Whether the workload noticed with `swiotlb=force` and no dmavet.
-    pub swiotlb: Option<bool>,
 }
 
 /// The verdict.
@@ -77,8 +75,6 @@ pub struct Score {
     pub judged: usize,
     pub equivalent: usize,
     pub unreached: usize,
-    pub swiotlb: usize,
-    pub swiotlb_judged: usize,
 }
 
 impl Score {
@@ -93,8 +89,6 @@ impl Score {
             }
             score.judged += usize::from(fate.verdict != Verdict::Equivalent);
             score.unreached += usize::from(fate.verdict == Verdict::Missed && fate.reached == Some(false));
-            score.swiotlb += usize::from(fate.swiotlb == Some(true));
-            score.swiotlb_judged += usize::from(fate.swiotlb.is_some());
         }
         score
     }
@@ -109,9 +103,6 @@ impl Score {
         }
         if self.equivalent > 0 {
             text += &format!("; {} equivalent", self.equivalent);
-        }
-        if self.swiotlb_judged > 0 {
-            text += &format!("; without dmavet, with swiotlb=force, the workload notices {} of {}", self.swiotlb, self.swiotlb_judged);
         }
         text
     }
@@ -134,14 +125,9 @@ fn row(mutant: &Mutant, fate: &Fate) -> String {
         Verdict::Missed if fate.reached == Some(false) => "MISSED, never reached".to_owned(),
         other => other.name().to_owned(),
     };
-    let swiotlb = match fate.swiotlb {
-        Some(true) => "noticed",
-        Some(false) => "-",
-        None => "",
-    };
     let place = if fate.verdict == Verdict::Caught { &fate.place } else { &fate.instead };
     format!(
-        "| `{}:{}` | `{}` | {} | {} | {verdict} | {} | {swiotlb} |\n",
+        "| `{}:{}` | `{}` | {} | {} | {verdict} | {} |\n",
         mutant.file.rsplit('/').next().unwrap_or_default(),
         mutant.line,
         mutant.function,
@@ -184,7 +170,7 @@ pub fn document(prepared: &[Prepared], outcome: &Outcome, old: &str) -> String {
         for (why, count) in &prepared.left_out {
             text += &format!(" {count} left out: {why}.");
         }
-        text += "\n\n| line | function | class | change | verdict | line named, or what there was instead | swiotlb=force |\n|---|---|---|---|---|---|---|\n";
+        text += "\n\n| line | function | class | change | verdict | line named, or what there was instead |\n|---|---|---|---|---|---|\n";
         for (mutant, fate) in of_driver.iter().filter(|(_, fate)| fate.verdict != Verdict::Unviable) {
             text += &row(mutant, fate);
         }

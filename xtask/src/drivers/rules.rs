@@ -172,7 +172,8 @@ fn of_site(file: &str, source: &Source, site: &Site) -> Vec<Mutant> {
         let half = format!("(({}) + 1) / 2", source.text.get(range.clone()).unwrap_or_default());
         add(Class::Size, format!("`{name}`: half of {}", source.said(&range)), vec![(range, half)]);
     }
-    if deleted.is_some()
+    // A free that comes late harms nobody: the buffer is the driver's own until then.
+    if deleted.is_some_and(|class| class != Class::FreeDeleted)
         && let Some(statement) = source.in_block(&site.call)
         && let Some(to) = source.furthest(statement.end)
     {

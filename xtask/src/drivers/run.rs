@@ -1,7 +1,7 @@
 //! One `dmavet batch` for many runs.
 
 use super::judge::{self, Result as Run};
-use super::table::Driver;
+use super::table::{Driver, WORKLOAD};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,10 +28,10 @@ pub fn all(wanted: &[Wanted], work: &Path, binary: &Path, labs: usize) -> Result
         fs::remove_dir_all(&out).map_err(|e| io(&out, e))?;
     }
     fs::create_dir_all(&out).map_err(|e| io(&out, e))?;
+    let script = work.join("workload.sh");
+    fs::write(&script, WORKLOAD).map_err(|e| io(&script, e))?;
     let mut text = String::new();
     for (n, wanted) in wanted.iter().enumerate() {
-        let script = work.join(format!("{}.sh", wanted.driver.name));
-        fs::write(&script, wanted.driver.workload).map_err(|e| io(&script, e))?;
         let folder = out.join(n.to_string());
         let mut words = vec!["--kernel".to_owned(), wanted.driver.kernel.to_owned(), "--module".into(), text_of(&wanted.module)?];
         words.extend(wanted.driver.devices.iter().flat_map(|device| ["--device".to_owned(), (*device).to_owned()]));
@@ -59,6 +59,14 @@ pub fn all(wanted: &[Wanted], work: &Path, binary: &Path, labs: usize) -> Result
         let _ = fs::remove_file(out.join(n.to_string()).join("initramfs.cpio"));
     }
     Ok(results)
+}
+
+/// The device models this dmavet has.
+pub fn models(binary: &Path) -> Result<Vec<String>, String> {
+    let output = Command::new(binary).args(["list", "devices"]).output().map_err(|e| format!("{}: {e}", binary.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names = text.lines().filter(|line| !line.starts_with(' ')).filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// A path as a word of the batch file.

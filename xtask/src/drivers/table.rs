@@ -17,19 +17,17 @@ pub struct Driver {
     pub headers: &'static [&'static str],
     /// Arguments of `dmavet run` that give it a device.
     pub devices: &'static [&'static str],
-    /// What the guest does with the device.
-    pub workload: &'static str,
     /// Calls that fail in the runs for error paths.
     pub faults: &'static [&'static str],
     /// Calls that are left out: a part of the function's name or of the call, and why nothing can reach them.
     pub outside: &'static [(&'static str, &'static str)],
 }
 
-const VIRTIO: &str = include_str!("workloads/virtio.sh");
+/// What the guest does with the devices.
+pub const WORKLOAD: &str = include_str!("workload.sh");
 
 /// Every third request of a disk or so, each of the four calls a request makes, and the filling of a receive ring.
-const VIRTIO_FAULTS: &[&str] =
-    &["map,nth=2", "map,nth=7", "map,nth=20", "map,nth=33", "map,nth=50", "map,nth=101", "map,nth=270", "map,nth=281"];
+const FAULTS: &[&str] = &["map,nth=2", "map,nth=7", "map,nth=20", "map,nth=33", "map,nth=50", "map,nth=101", "map,nth=270", "map,nth=281"];
 
 pub const DRIVERS: &[Driver] = &[
     Driver {
@@ -39,8 +37,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_ring.c"],
         headers: &[],
         devices: &["virtio-blk", "virtio-net"],
-        workload: VIRTIO,
-        faults: VIRTIO_FAULTS,
+        faults: FAULTS,
         outside: &[
             ("packed", "no device model offers packed virtqueues"),
             ("resize", "no device model can reset a single queue"),
@@ -53,14 +50,12 @@ pub const DRIVERS: &[Driver] = &[
         folder: "drivers/net",
         files: &["virtio_net.c"],
         headers: &[],
-        devices: &["virtio-net"],
-        workload: VIRTIO,
-        faults: VIRTIO_FAULTS,
+        devices: &["virtio-net", "virtio-net,mergeable=off"],
+        faults: FAULTS,
         outside: &[
             ("xdp", "no XDP program is loaded"),
             ("virtnet_send_command", "the device model has no control queue"),
-            ("add_recvbuf_small", "mergeable buffers take its place"),
-            ("add_recvbuf_big", "mergeable buffers take its place"),
+            ("add_recvbuf_big", "without segmentation offloads buffers are mergeable or small"),
         ],
     },
     Driver {
@@ -70,9 +65,37 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_blk.c"],
         headers: &[],
         devices: &["virtio-blk"],
-        workload: VIRTIO,
-        faults: VIRTIO_FAULTS,
+        faults: FAULTS,
         outside: &[],
+    },
+    Driver {
+        name: "nvme",
+        kernel: "debian:6.1/generic",
+        folder: "drivers/nvme/host",
+        files: &["pci.c"],
+        headers: &["nvme.h", "trace.h"],
+        devices: &["nvme"],
+        faults: FAULTS,
+        outside: &[
+            ("dbbuf", "the device model has no shadow doorbells"),
+            ("sgl", "the device model has no SGLs"),
+            ("metadata", "the device model has no metadata"),
+            ("meta_dma", "the device model has no metadata"),
+        ],
+    },
+    Driver {
+        name: "e1000",
+        kernel: "debian:6.1/generic",
+        folder: "drivers/net/ethernet/intel/e1000",
+        files: &["e1000_main.c", "e1000_hw.c", "e1000_ethtool.c", "e1000_param.c"],
+        headers: &["e1000.h", "e1000_hw.h", "e1000_osdep.h"],
+        devices: &["e1000"],
+        faults: FAULTS,
+        outside: &[
+            ("jumbo", "frames have the usual size"),
+            ("desc_rings", "the driver's own test, ethtool -t, is not run"),
+            ("loopback", "the driver's own test, ethtool -t, is not run"),
+        ],
     },
 ];
 
