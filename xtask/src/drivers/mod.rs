@@ -225,6 +225,9 @@ struct Bench<'a> {
     kept: &'a Cache,
 }
 
+/// The longest the workload of a mutant may take, in seconds: one that breaks the transfers waits for ever, with the finding made long ago.
+const PATIENCE: u32 = 100;
+
 /// Mutants of one `dmavet batch`.
 const BATCH: usize = 24;
 
@@ -247,7 +250,7 @@ impl Bench<'_> {
             // What is announced is the same driver, so it may stand for it where calls fail.
             for (form, faults) in [(Form::AsIs, false), (Form::Announcing, true)] {
                 let module = prepared.build(form, self.kept)?;
-                wanted.push(Wanted { driver: prepared.driver, module, faults, more: Vec::new() });
+                wanted.push(Wanted { driver: prepared.driver, module, faults, seconds: 400, more: Vec::new() });
             }
         }
         let first: Vec<&Trial<'_>> = trials.iter().filter(|trial| trial.mutant.class != Class::Unchecked).collect();
@@ -317,7 +320,7 @@ impl Bench<'_> {
 }
 
 fn plain(trial: &Trial<'_>, faults: bool) -> Option<Wanted> {
-    Some(Wanted { driver: trial.prepared.driver, module: trial.module.clone()?, faults, more: Vec::new() })
+    Some(Wanted { driver: trial.prepared.driver, module: trial.module.clone()?, faults, seconds: PATIENCE, more: Vec::new() })
 }
 
 /// The driver as it is has to be silent; without failing calls its workload has to be content, too.

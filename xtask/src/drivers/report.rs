@@ -167,6 +167,10 @@ pub fn document(prepared: &[Prepared], outcome: &Outcome, old: &str) -> String {
         }
         let score = Score::of(of_driver.iter().map(|(_, fate)| *fate));
         text += &format!("\n## {}\n\n{} {}: {}.", prepared.driver.name, prepared.driver.kernel, prepared.release(), score.said());
+        let untried = prepared.mutants.len() - of_driver.len();
+        if untried > 0 {
+            text += &format!(" {untried} more have not been tried yet.");
+        }
         for (why, count) in &prepared.left_out {
             text += &format!(" {count} left out: {why}.");
         }

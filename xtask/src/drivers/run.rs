@@ -13,6 +13,8 @@ pub struct Wanted {
     pub module: PathBuf,
     /// Whether calls of the DMA API fail in it.
     pub faults: bool,
+    /// The longest the workload may take.
+    pub seconds: u32,
     /// More arguments.
     pub more: Vec<String>,
 }
@@ -36,8 +38,9 @@ pub fn all(wanted: &[Wanted], work: &Path, binary: &Path, labs: usize) -> Result
         let mut words = vec!["--kernel".to_owned(), wanted.driver.kernel.to_owned(), "--module".into(), text_of(&wanted.module)?];
         words.extend(wanted.driver.devices.iter().flat_map(|device| ["--device".to_owned(), (*device).to_owned()]));
         words.extend(["--script".to_owned(), text_of(&script)?, "--watch".into(), "all".into()]);
+        let seconds = wanted.seconds.to_string();
         // Many runs share a machine that may be busy.
-        words.extend(["--boot-timeout", "400", "--timeout", "400", "--silence-timeout", "150"].map(str::to_owned));
+        words.extend(["--boot-timeout", "400", "--silence-timeout", "150", "--timeout", seconds.as_str()].map(str::to_owned));
         if wanted.faults {
             words.extend(wanted.driver.faults.iter().flat_map(|fault| ["--fault".to_owned(), (*fault).to_owned()]));
         }
