@@ -141,6 +141,8 @@ fn row(mutant: &Mutant, fate: &Fate) -> String {
 pub fn document(prepared: &[Prepared], outcome: &Outcome, old: &str) -> String {
     let tried = tried(prepared, outcome);
     let score = Score::of(tried.iter().map(|(_, fate)| *fate));
+    let all: usize = prepared.iter().map(|p| p.mutants.len()).sum();
+    let untried = if tried.len() < all { format!(" {} more have not been tried yet.", all - tried.len()) } else { String::new() };
     let mut text = format!(
         "# Mutants of in-tree drivers\n\n\
          `cargo xtask mutants --write` takes drivers from the distribution's own kernel source package, changes one DMA call at a time,\n\
@@ -151,8 +153,9 @@ pub fn document(prepared: &[Prepared], outcome: &Outcome, old: &str) -> String {
          is missing that would have a place, one of the driver's own DMA calls, such as the one that made the mapping. Everything else\n\
          is a miss, calls that no run comes to included. A miss is called equivalent only after 20 runs with `--profile worst --cache\n\
          random` in which no byte differed (`--equivalence`).\n\n\
-         **{}.**\n\n| class | codes that name it | caught |\n|---|---|---|\n",
+         **{}.**{}\n\n| class | codes that name it | caught |\n|---|---|---|\n",
         score.said(),
+        untried,
     );
     for class in Class::ALL {
         let of_class = Score::of(tried.iter().filter(|(mutant, _)| mutant.class == class).map(|(_, fate)| *fate));
