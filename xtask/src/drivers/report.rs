@@ -95,6 +95,9 @@ impl Score {
 
     /// The sentence the task ends with.
     pub fn said(&self) -> String {
+        if self.judged + self.equivalent == 0 {
+            return "none tried yet".into();
+        }
         let mut text = format!("{} of {} caught ({:.1} %)", self.caught, self.judged, percent(self.caught, self.judged));
         if self.unreached > 0 {
             let reached = self.judged - self.unreached;
