@@ -238,12 +238,22 @@ impl<'a> Archive<'a> {
     /// # Errors
     /// There is no such package, or its entry is incomplete.
     pub fn package(&self, name: &str) -> Result<Package, AptError> {
+        self.package_of(name, None)
+    }
+
+    /// A package in the version named, the newest if none is.
+    ///
+    /// # Errors
+    /// As for [`Archive::package`].
+    pub(crate) fn package_of(&self, name: &str, version: Option<&str>) -> Result<Package, AptError> {
+        let wanted = version.map_or_else(|| name.to_owned(), |version| format!("{name}={version}"));
+        let none = || AptError::NoPackage { suite: self.suite.clone(), package: wanted.clone() };
         let text = self
-            .run(&self.tools.apt_cache, &["show".as_ref(), "--no-all-versions".as_ref(), "--".as_ref(), name.as_ref()], &self.state)?
-            .map_err(|_| AptError::NoPackage { suite: self.suite.clone(), package: name.into() })?;
+            .run(&self.tools.apt_cache, &["show".as_ref(), "--no-all-versions".as_ref(), "--".as_ref(), wanted.as_ref()], &self.state)?
+            .map_err(|_| none())?;
         // A name that other packages only provide: apt-cache is content and says nothing.
         if text.trim().is_empty() {
-            return Err(AptError::NoPackage { suite: self.suite.clone(), package: name.into() });
+            return Err(none());
         }
         parse_package(&text, &self.suite, name)
     }

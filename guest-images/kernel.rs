@@ -3,6 +3,7 @@
 mod debian;
 mod headers;
 mod manifest;
+mod source;
 
 use std::fmt;
 use std::fs;
@@ -16,6 +17,7 @@ pub(crate) use debian::applets;
 pub use debian::busybox;
 pub use headers::HeadersError;
 pub use manifest::{Manifest, ManifestError};
+pub use source::source;
 
 use crate::apt::{AptError, Tools};
 use crate::bzimage::{self, BzImageError};
@@ -49,6 +51,9 @@ pub enum KernelError {
         /// What is wrong with it.
         source: BzImageError,
     },
+    /// There is no source package for a kernel that is not the archive's.
+    #[error("{0} does not come from the archive: its source is not known")]
+    NoSource(String),
     /// The image does not say its release.
     #[error("{0} does not say which kernel release it is")]
     NoRelease(PathBuf),
@@ -191,6 +196,12 @@ impl KernelFiles {
             Some(dir) => ModuleTree::read(dir)?,
             None => ModuleTree::default(),
         })
+    }
+
+    /// Version of the packages it was unpacked from, for a kernel from the archive.
+    fn build_version(&self) -> Option<&str> {
+        let packages = &self.manifest.as_ref()?.packages;
+        packages.iter().find(|(name, ..)| name.starts_with("linux-image-")).map(|(_, version, _)| version.as_str())
     }
 
     /// Reads one of the kernel's own modules, decompressed, checked against the hash recorded when it was unpacked.

@@ -68,6 +68,12 @@ impl ModuleSource {
         }
     }
 
+    /// A module whose files are still to be added; `origin` is the folder they are shown in.
+    #[must_use]
+    pub fn empty(name: &str, origin: &str) -> Self {
+        Self { name: name.into(), origin: origin.into(), make_args: Vec::new(), variant: None, files: BTreeMap::new() }
+    }
+
     /// A user's module directory with a Makefile or Kbuild. Objects of earlier builds are left out.
     ///
     /// # Errors

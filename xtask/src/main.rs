@@ -4,6 +4,7 @@
 //! bring them. Nothing else is changed on the machine.
 #![forbid(unsafe_code)]
 
+mod drivers;
 mod model;
 mod mutants;
 mod packages;
@@ -35,11 +36,11 @@ fn main() -> ExitCode {
         "rules" => rules(),
         "model" => model::run(&rest),
         "bench" => bench(&rest),
-        "mutants" => mutants::task(&root(), &target(), &rest),
+        "mutants" => mutate(&rest),
         "corpus" => corpus(&root().join("fuzz/corpus")).and_then(|()| attack(&root().join("fuzz/corpus"), 1)),
         "doctor" => packages::report(),
         "" | "help" | "--help" | "-h" => {
-            print!("{HELP}{}", mutants::HELP);
+            print!("{HELP}{}{}", drivers::HELP, mutants::HELP);
             return ExitCode::SUCCESS;
         }
         other => Err(format!("there is no task {other:?}\n\n{HELP}")),
@@ -105,6 +106,20 @@ fn corpus(folder: &Path) -> Result<(), String> {
 fn attack(folder: &Path, times: u32) -> Result<(), String> {
     let tests = ["test", "--locked", "--package", "dmavet-fuzz", "--", "--nocapture", "--test-threads", "1"];
     step("fuzz targets", cargo().args(tests).env("DMAVET_CORPUS", folder).env("DMAVET_FUZZ_CASES", times.to_string()))
+}
+
+/// Of drivers unless the core's are asked for.
+fn mutate(rest: &[String]) -> Result<(), String> {
+    match rest {
+        [core, rest @ ..] if core == "core" => mutants::task(&root(), &target(), rest),
+        [drivers, rest @ ..] if drivers == "drivers" => driver_mutants(rest),
+        rest => driver_mutants(rest),
+    }
+}
+
+fn driver_mutants(rest: &[String]) -> Result<(), String> {
+    packages::ensure()?;
+    drivers::task(&root(), &target(), rest, release_binary)
 }
 
 fn bench(rest: &[String]) -> Result<(), String> {

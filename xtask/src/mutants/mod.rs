@@ -1,4 +1,4 @@
-//! `cargo xtask mutants`: whether the tests of the coherence core notice when its code is changed.
+//! `cargo xtask mutants core`: whether the tests of the coherence core notice when its code is changed.
 //!
 //! The kinds of changes are those of cargo-mutants, which builds the crate once for each. Here all of them are in one copy of
 //! the crate below `target/mutants`, each behind a question to a switch the environment sets, so that the compiler runs a few
@@ -17,6 +17,7 @@ mod values;
 
 use build::{Built, Mutant, Project};
 use report::Outcome;
+pub use report::percent;
 use run::{Fate, Program, Test};
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 pub const HELP: &str = "\
-cargo xtask mutants  change the core's code in every way that compiles, one at a time, and see whether its tests notice
+cargo xtask mutants core  change the core's code in every way that compiles, one at a time, and see whether its tests notice
     --list           only list the changes
     --file NAME      only files whose path holds NAME
     --shard I/N      only every Nth change, from the Ith (1 to N)
@@ -55,7 +56,7 @@ struct Options {
 }
 
 /// A number from 1.
-fn number<N: FromStr + PartialOrd + From<u8>>(name: &str, text: &str) -> Result<N, String> {
+pub fn number<N: FromStr + PartialOrd + From<u8>>(name: &str, text: &str) -> Result<N, String> {
     let number = text.parse().ok().filter(|n| *n >= N::from(1));
     number.ok_or_else(|| format!("{name} {text}: a number from 1 is wanted"))
 }
@@ -199,7 +200,7 @@ fn print_result(built: &Built, wanted: &[&Mutant], fates: &BTreeMap<String, Fate
     println!(
         "{} changes: {caught} caught, {hung} hung (caught too), {missed} missed: {:.1} % caught; {} more do not compile",
         fates.len(),
-        report::percent(caught + hung, fates.len()),
+        percent(caught + hung, fates.len()),
         built.unviable
     );
 }

@@ -68,7 +68,7 @@ pub fn document(outcome: &Outcome, old: &str) -> String {
     let missed = outcome.missed();
     let mut text = format!(
         "# Changes of the coherence core its tests do not notice\n\n\
-         `cargo xtask mutants --write` changes the code of `src/coherence` in every way cargo-mutants would and that compiles, one\n\
+         `cargo xtask mutants core --write` changes the code of `src/coherence` in every way cargo-mutants would and that compiles, one\n\
          change at a time, and runs the tests that reach it. It writes this list and keeps the reasons; `--check` compares. Tests,\n\
          benchmarks, `Debug` and `Display`, constants and the catalogue's text are not changed, nor bodies that return `impl Trait`.\n\n\
          {} changes, {} caught ({hung} of them because the tests did not end): {:.1} %. {} more do not compile.\n\n\

@@ -1,0 +1,112 @@
+//! The drivers whose mutants are made.
+
+use super::rules::Mutant;
+
+/// A driver of the distribution's kernel, and how to make it work.
+#[derive(Debug)]
+pub struct Driver {
+    /// Module name.
+    pub name: &'static str,
+    /// Kernel whose module it is.
+    pub kernel: &'static str,
+    /// Its folder in the kernel's source.
+    pub folder: &'static str,
+    /// Its C files; each of their DMA calls is changed.
+    pub files: &'static [&'static str],
+    /// Headers of its own.
+    pub headers: &'static [&'static str],
+    /// Arguments of `dmavet run` that give it a device.
+    pub devices: &'static [&'static str],
+    /// Calls that fail in the runs for error paths.
+    pub faults: &'static [&'static str],
+    /// Calls that are left out: a part of the function's name or of the call, and why nothing can reach them.
+    pub outside: &'static [(&'static str, &'static str)],
+}
+
+/// What the guest does with the devices.
+pub const WORKLOAD: &str = include_str!("workload.sh");
+
+/// Every third request of a disk or so, each of the four calls a request makes, and the filling of a receive ring.
+const FAULTS: &[&str] = &["map,nth=2", "map,nth=7", "map,nth=20", "map,nth=33", "map,nth=50", "map,nth=101", "map,nth=270", "map,nth=281"];
+
+pub const DRIVERS: &[Driver] = &[
+    Driver {
+        name: "virtio_ring",
+        kernel: "debian:6.1",
+        folder: "drivers/virtio",
+        files: &["virtio_ring.c"],
+        headers: &[],
+        devices: &["virtio-blk", "virtio-net"],
+        faults: FAULTS,
+        outside: &[
+            ("packed", "no device model offers packed virtqueues"),
+            ("resize", "no device model can reset a single queue"),
+            ("virtqueue_dma_", "for drivers that map themselves: this kernel has none"),
+        ],
+    },
+    Driver {
+        name: "virtio_net",
+        kernel: "debian:6.1",
+        folder: "drivers/net",
+        files: &["virtio_net.c"],
+        headers: &[],
+        devices: &["virtio-net", "virtio-net,mergeable=off"],
+        faults: FAULTS,
+        outside: &[
+            ("xdp", "no XDP program is loaded"),
+            ("virtnet_send_command", "the device model has no control queue"),
+            ("add_recvbuf_big", "without segmentation offloads buffers are mergeable or small"),
+        ],
+    },
+    Driver {
+        name: "virtio_blk",
+        kernel: "debian:6.1",
+        folder: "drivers/block",
+        files: &["virtio_blk.c"],
+        headers: &[],
+        devices: &["virtio-blk"],
+        faults: FAULTS,
+        outside: &[],
+    },
+    Driver {
+        name: "nvme",
+        kernel: "debian:6.1/generic",
+        folder: "drivers/nvme/host",
+        files: &["pci.c"],
+        headers: &["nvme.h", "trace.h"],
+        devices: &["nvme"],
+        faults: FAULTS,
+        outside: &[
+            ("dbbuf", "the device model has no shadow doorbells"),
+            ("sgl", "the device model has no SGLs"),
+            ("metadata", "the device model has no metadata"),
+            ("meta_dma", "the device model has no metadata"),
+        ],
+    },
+    Driver {
+        name: "e1000",
+        kernel: "debian:6.1/generic",
+        folder: "drivers/net/ethernet/intel/e1000",
+        files: &["e1000_main.c", "e1000_hw.c", "e1000_ethtool.c", "e1000_param.c"],
+        headers: &["e1000.h", "e1000_hw.h", "e1000_osdep.h"],
+        devices: &["e1000"],
+        faults: FAULTS,
+        outside: &[
+            ("jumbo", "frames have the usual size"),
+            ("desc_rings", "the driver's own test, ethtool -t, is not run"),
+            ("loopback", "the driver's own test, ethtool -t, is not run"),
+        ],
+    },
+];
+
+impl Driver {
+    /// Why a mutant is left out.
+    pub fn leaves_out(&self, mutant: &Mutant) -> Option<&'static str> {
+        self.outside.iter().find(|(part, _)| mutant.function.contains(part) || mutant.call.contains(part)).map(|(_, why)| *why)
+    }
+
+    /// Its files below the kernel's source.
+    pub fn paths(&self) -> impl Iterator<Item = String> {
+        self.files.iter().chain(self.headers).map(|file| format!("{}/{file}", self.folder))
+    }
+}
