@@ -67,6 +67,11 @@ pub fn batch(dir: &Path, lines: &[String]) -> Vec<PathBuf> {
     (1..=lines.len()).map(|n| out.join(format!("{n:03}"))).collect()
 }
 
+/// Whether there is time for what takes too long for every day (`cargo xtask nightly`).
+pub fn nightly() -> bool {
+    std::env::var_os("DMAVET_NIGHTLY").is_some()
+}
+
 /// findings.json of a run directory, checked against the schema.
 pub fn findings(run_dir: &Path) -> Value {
     let path = run_dir.join("findings.json");

@@ -1,15 +1,14 @@
 //! The main job on the real thing: a stock kernel in a real guest, the correct driver and every buggy variant of it.
 
 use crate::expect::{Expect, Variant, variants};
-use crate::tool::{alarms, batch, findings};
+use crate::tool::{alarms, batch, findings, nightly};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Every so many variants with findings one is run twice: findings must be the same both times. With `DMAVET_TWICE` in the environment all are;
-/// that takes five minutes more.
-const TWICE_EVERY: usize = 3;
+/// Every so many variants with findings one is run twice: findings must be the same both times. Nightly all are.
+const TWICE_EVERY: usize = 6;
 
 /// The innermost frame of a site that lies in `file`: its source line.
 fn line_in(site: &Value, file: &str) -> Option<u64> {
@@ -95,7 +94,7 @@ fn the_correct_driver_is_silent_and_every_variant_gives_exactly_its_findings() {
     assert!(variants.len() >= 14, "{} variants", variants.len());
     let mut lines = vec!["--module ref:ncdma".to_owned(), "--module ref:ncdma --cpus 2".to_owned()];
     lines.extend(variants.iter().map(Variant::command));
-    let every = if std::env::var_os("DMAVET_TWICE").is_some() { 1 } else { TWICE_EVERY };
+    let every = if nightly() { 1 } else { TWICE_EVERY };
     let twice: Vec<usize> = (0..variants.len()).filter(|index| !variants[*index].legal).step_by(every).collect();
     lines.extend(twice.iter().map(|index| variants[*index].command()));
     let dirs = batch(dir.path(), &lines);

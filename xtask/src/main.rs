@@ -1,4 +1,4 @@
-//! Development tasks of dmavet: `cargo xtask demo | test | rules | model | bench | mutants | corpus`.
+//! Development tasks of dmavet: `cargo xtask demo | test | nightly | rules | model | bench | mutants | corpus`.
 //!
 //! Each task first looks for the tools it needs and, on a Debian-like machine, announces and installs the packages that
 //! bring them. Nothing else is changed on the machine.
@@ -19,6 +19,7 @@ const HELP: &str = "\
 cargo xtask demo     install, fetch and build what is missing, then run the guided demo
 cargo xtask test     every test: format, lints, unit tests, real guests in the lab
 cargo xtask rules    write docs/rules.md: every rule with what triggers it and what comes near
+cargo xtask nightly  the tests with what takes too long for every day, then the model's ten million events
 cargo xtask model    random events on the core and on its slow model:
                      --events N (10000000), --seed S (1), --depth D (longer exhaustive histories)
 cargo xtask bench    print the figures of the budgets, measured side by side
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         "demo" => demo(&rest),
         "test" => test(&rest),
         "rules" => rules(),
+        "nightly" => nightly(&rest),
         "model" => model::run(&rest),
         "bench" => bench(&rest),
         "mutants" => mutate(&rest),
@@ -88,6 +90,14 @@ fn test(rest: &[String]) -> Result<(), String> {
     step("programs for libFuzzer", cargo().args(programs))?;
     attack(&inputs, 4)?;
     step("tests", cargo().args(["test", "--workspace", "--locked"]).args(rest))
+}
+
+/// The tests look for the variable themselves: more kernels, more combinations, everything twice.
+fn nightly(rest: &[String]) -> Result<(), String> {
+    packages::ensure()?;
+    let tests = ["test", "--workspace", "--locked", "--no-fail-fast"];
+    step("long tests", cargo().args(tests).args(rest).env("DMAVET_NIGHTLY", "1"))?;
+    model::run(&[])
 }
 
 /// The test that compares the table writes it when asked to.
