@@ -3,7 +3,7 @@
 use crate::arena::DeviceWrites;
 use crate::bits::index;
 use crate::chunk::chunks;
-use crate::engine::{Access, Engine, Shared, Wish};
+use crate::engine::{Engine, Open, Shared, Wish};
 use crate::error::AccessError;
 use crate::finding::ByteRange;
 use crate::ids::Iova;
@@ -130,7 +130,7 @@ impl GuestMemory for DmaView {
     ) -> GuestMemoryResult<impl GuestMemorySliceIterator<'a, BS<'a, DeviceWrites>>> {
         let shared = &*self.shared;
         if count == 0 {
-            return Ok(Slices { shared, engine: None, access: Access::default(), at: 0, recorded: None });
+            return Ok(Slices { shared, engine: None });
         }
         let device = self.device.ok_or(AccessError::NotMapped(Iova(addr.0)))?;
         let wish =
@@ -146,7 +146,8 @@ impl GuestMemory for DmaView {
             engine.access_refused(input);
         }
         let access = access?;
-        Ok(Slices { shared, engine: Some(engine), at: access.range.start, access, recorded })
+        engine.open = Open { access, at: access.range.start, recorded };
+        Ok(Slices { shared, engine: Some(engine) })
     }
 }
 
@@ -155,11 +156,6 @@ struct Slices<'a> {
     shared: &'a Shared,
     /// Held while there are slices to come.
     engine: Option<MutexGuard<'a, Engine>>,
-    access: Access,
-    /// Offset in the mapping of the next byte.
-    at: u64,
-    /// The access for whoever records it, once it is over.
-    recorded: Option<Box<Input<'static>>>,
 }
 
 type Slice<'a> = VolatileSlice<'a, BS<'a, DeviceWrites>>;
@@ -169,18 +165,19 @@ impl<'a> Slices<'a> {
     #[inline]
     fn release(&mut self) {
         if let Some(mut engine) = self.engine.take() {
-            engine.access_over(self.access, self.recorded.take().as_deref());
+            engine.access_over();
         }
     }
 
     /// The next slice, or the handle that cannot be reached.
     #[inline]
     fn slice(&self, engine: &Engine) -> Result<Slice<'a>, AccessError> {
-        let mapping = engine.mappings.get(self.access.mapping).ok_or(AccessError::NotMapped(Iova(0)))?;
-        let left = ByteRange { start: self.at, end: self.access.range.end };
+        let Open { access, at, .. } = &engine.open;
+        let mapping = engine.mappings.get(access.mapping).ok_or(AccessError::NotMapped(Iova(0)))?;
+        let left = ByteRange { start: *at, end: access.range.end };
         let chunk = chunks(&mapping.segments, left).next().ok_or_else(|| AccessError::NotMapped(Iova(mapping.first())))?;
         let shared = self.shared;
-        let slice = if self.access.two_copies {
+        let slice = if access.two_copies {
             engine.copies.slot(chunk.page).and_then(|slot| shared.arena.slice(slot, chunk.start, chunk.end - chunk.start))
         } else {
             let end = mapping.segments.get(chunk.segment as usize).map_or(left.end, |s| (s.offset + s.len).min(left.end));
@@ -199,22 +196,24 @@ impl<'a> Iterator for Slices<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let engine = self.engine.as_ref()?;
-        if self.at >= self.access.range.end {
+        if engine.open.at >= engine.open.access.range.end {
             self.release();
             return None;
         }
         let slice = self.slice(engine);
         match slice {
             Ok(slice) => {
-                self.at += slice.len() as u64;
+                if let Some(engine) = &mut self.engine {
+                    engine.open.at += slice.len() as u64;
+                }
                 Some(Ok(slice))
             }
             Err(error) => {
                 if let Some(engine) = &mut self.engine {
                     engine.blind_spot("coherent memory in guest RAM without a file behind it cannot be reached by devices");
-                }
-                if let Some(Input::Access { outcome, .. }) = self.recorded.as_deref_mut() {
-                    *outcome = Outcome::Broken;
+                    if let Some(Input::Access { outcome, .. }) = engine.open.recorded.as_deref_mut() {
+                        *outcome = Outcome::Broken;
+                    }
                 }
                 self.release();
                 Some(Err(error.into()))

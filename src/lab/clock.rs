@@ -1,7 +1,7 @@
-//! The rate of this machine's time stamp counter, for the outer machine.
+//! The rate of this machine's time stamp counter, for an outer machine with several CPUs.
 //!
-//! QEMU's software emulation passes the counter on. Left alone, the outer kernel measures its rate against an emulated timer; on a busy
-//! host that has come out at a twentieth, and every time limit in the lab with it.
+//! QEMU's software emulation passes the counter on. Left alone, the outer kernel measures its rate against an emulated timer; with
+//! several CPUs and on a busy host that has come out at a twentieth, and every time limit in the lab with it.
 
 #![expect(unsafe_code, reason = "_rdtsc is an intrinsic")]
 

@@ -43,7 +43,10 @@ impl Qemu {
         let mut ours = Vec::new();
         let mut theirs: Vec<OwnedFd> = vec![archive.as_fd().try_clone_to_owned().map_err(LabError::Channel)?];
         // With a thread for each of several CPUs QEMU loses interrupts, single steps and whole guests of the KVM in it; with one for all it does not.
-        let accelerator = if cpus > 1 { "tcg,thread=single" } else { "tcg" };
+        let (accelerator, append) = match cpus {
+            1 => ("tcg", APPEND.to_owned()),
+            _ => ("tcg,thread=single", format!("{APPEND} tsc_early_khz={}", clock::tsc_khz())),
+        };
         let mut command = Command::new(&program.path);
         command
             .args(["-accel", accelerator, "-cpu", program.cpu, "-smp", &cpus.to_string(), "-m"])
@@ -55,7 +58,7 @@ impl Qemu {
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{}", theirs.iter().map(AsRawFd::as_raw_fd).next().unwrap_or_default()))
             .arg("-append")
-            .arg(format!("{APPEND} tsc_early_khz={}", clock::tsc_khz()))
+            .arg(append)
             .args(["-device", "virtio-serial-pci,max_ports=8"]);
         for port in 1..=PORTS {
             let (host, guest) = UnixStream::pair().map_err(LabError::Channel)?;

@@ -79,8 +79,14 @@ file_system() {
 		echo "$model: $name: this kernel knows no ext2: no file system was made"
 		return
 	fi
+	kib=$(($(cat "/sys/block/$name/size") / 2))
+	if [ $kib -lt 4096 ]; then
+		echo "$model: $name: of $kib KiB: no file system was made"
+		return
+	fi
+	[ $kib -lt 16384 ] || kib=16384
 	mkdir -p /tmp/disk-mount
-	mke2fs -F -b 4096 "$disk" 16384 > /tmp/disk-err 2>&1 || fail "mke2fs: $(tail -n 1 /tmp/disk-err)"
+	mke2fs -F -b 4096 "$disk" $kib > /tmp/disk-err 2>&1 || fail "mke2fs: $(tail -n 1 /tmp/disk-err)"
 	mount -t ext2 "$disk" /tmp/disk-mount || { fail "mount"; return; }
 	dd if=/tmp/disk-a of=/tmp/disk-mount/a bs=65536 conv=fsync 2>/tmp/disk-err || fail "write of a file: $(tail -n 1 /tmp/disk-err)"
 	cp /tmp/disk-b /tmp/disk-mount/b && sync || fail "write of a second file"

@@ -10,6 +10,7 @@ use crate::history::Event;
 use crate::ids::{Direction, Iova};
 use crate::mapping::{Mapping, State};
 use crate::rules::{self, device::Fault};
+use crate::tap::Input;
 use crate::view::Intent;
 
 /// An access that was let through.
@@ -22,6 +23,16 @@ pub(crate) struct Access {
     pub(crate) two_copies: bool,
     /// The device writes.
     pub(crate) stores: bool,
+}
+
+/// The access whose slices are being handed out, while the engine stays locked for it.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    pub(crate) access: Access,
+    /// Offset in the mapping of the next byte.
+    pub(crate) at: u64,
+    /// The access for whoever records it, once it is over.
+    pub(crate) recorded: Option<Box<Input<'static>>>,
 }
 
 /// What a device wants to do.

@@ -15,7 +15,7 @@ mod sync;
 mod unmap;
 mod watch;
 
-pub(crate) use access::{Access, Wish};
+pub(crate) use access::{Access, Open, Wish};
 
 use crate::arena::Arena;
 use crate::call::{Answer, ApiCall, Caller};
@@ -285,6 +285,8 @@ pub(crate) struct Engine {
     faults: Option<Box<dyn FaultPlan>>,
     /// The CPU's side.
     pub(crate) cpu: CpuWatch,
+    /// The access whose slices are being handed out: here, so that what goes from hand to hand is small.
+    pub(crate) open: Open,
     /// What the access under judgement touches; kept for its memory.
     touched: Vec<Touched>,
     seq: u64,
@@ -307,6 +309,7 @@ impl Engine {
             coherent: CoherentPages::default(),
             faults: None,
             cpu: CpuWatch::default(),
+            open: Open::default(),
             touched: Vec::new(),
             seq: 0,
             ram,
@@ -351,7 +354,9 @@ impl Engine {
     }
 
     /// An access of a device that was let through is over.
-    pub(crate) fn access_over(&mut self, access: Access, input: Option<&Input<'_>>) {
+    pub(crate) fn access_over(&mut self) {
+        let (access, recorded) = (self.open.access, self.open.recorded.take());
+        let input = recorded.as_deref();
         let fetches = access.stores && access.two_copies && self.copies.prefetches();
         if let Some(input) = input {
             self.tell_stored(access, input);

@@ -14,6 +14,7 @@ use crate::memory::{GuestRam, Pages};
 use crate::observer::Silent;
 use crate::pci::PciRoot;
 use crate::platform::PlatformBus;
+use crate::vcpu::cpuid;
 use crate::vcpu::state::Entry;
 use crate::watch::{Watch, WatchConfig};
 use crate::watchdog::Watchdog;
@@ -23,9 +24,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
-/// A machine without a sign of life for so long is broken: an instruction takes milliseconds, but a string instruction is stepped some
-/// hundred times, in software emulation, on a machine that may have other things to do.
-const SILENCE: Duration = Duration::from_secs(60);
+/// A machine without a sign of life for so long is broken: an instruction takes milliseconds.
+const SILENCE: Duration = Duration::from_secs(5);
+/// The same below software emulation, where a string instruction that is stepped some hundred times takes seconds on a busy host.
+const SILENCE_EMULATED: Duration = Duration::from_secs(60);
 /// So is one that takes longer than this for everything.
 const TOTAL: Duration = Duration::from_secs(600);
 /// Machines that may break in one pass before the forms that are left are given up.
@@ -68,7 +70,8 @@ impl Bench {
     /// When it cannot be run.
     pub fn run(self) -> Result<End, VmmError> {
         let cancel = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(VmmError::Descriptor)?;
-        let limits = Timeouts { silence: Some(SILENCE), total: Some(TOTAL), ..Timeouts::NONE };
+        let silence = if cpuid::below_software_emulation() { SILENCE_EMULATED } else { SILENCE };
+        let limits = Timeouts { silence: Some(silence), total: Some(TOTAL), ..Timeouts::NONE };
         Ok(self.machine.run(Watchdog::new(limits), &cancel)?.end)
     }
 }
