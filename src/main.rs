@@ -1,5 +1,6 @@
 //! dmavet: vets Linux drivers for the DMA API rules that only non-coherent machines enforce.
 
+mod campaign;
 mod cli;
 mod exit;
 mod lab;

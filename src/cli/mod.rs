@@ -1,6 +1,7 @@
 //! The command line.
 
 mod batch;
+mod campaign;
 mod demo;
 mod doctor;
 mod explain;
@@ -43,6 +44,14 @@ enum Command {
     /// FILE holds the arguments of one `dmavet run` per line; empty lines and lines that start with # are skipped. Where the
     /// nested lab is needed it is booted once for all of them.
     Batch(batch::BatchArgs),
+    /// Many runs of one thing: each map and alloc call made to fail, interrupts lost, other seeds
+    ///
+    /// Takes the arguments of `dmavet run`; --fault may also be a kind alone (every call the run without faults had) or have a
+    /// range, nth=A..B. Each finding is told once, with the command that shows it again. Findings end it with 1, a guest that panics
+    /// with 4 or hangs with 5; a workload that fails because of a fault is what a good driver does.
+    Campaign(Box<campaign::CampaignArgs>),
+    /// Bring the parts of a campaign (--shard) together
+    Merge(campaign::MergeArgs),
     /// Judge a recorded run again, without a guest
     Replay(replay::ReplayArgs),
     /// Print the report of an earlier run, for people or in a format programs read
@@ -77,6 +86,8 @@ pub fn main() -> Result<Exit, Failure> {
         },
         Command::Run(args) => run::run(&args, cache),
         Command::Batch(args) => batch::batch(&args, cache),
+        Command::Campaign(args) => campaign::campaign(&args, cache),
+        Command::Merge(args) => campaign::merge(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Report(args) => report::report(&args),
         Command::Explain(args) => explain::explain(&args),

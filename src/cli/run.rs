@@ -36,7 +36,8 @@ pub struct RunArgs {
     #[arg(long = "device", value_name = "SPEC")]
     pub devices: Vec<String>,
 
-    /// Make a map or alloc call fail, as KIND,nth=N[,device=BDF] with KIND map or alloc (see dmavet list faults); repeatable
+    /// Fault to inject, as KIND,nth=N[,device=BDF] or KIND,probability=PERCENT with KIND map, alloc, irq-lost or irq-twice (see dmavet
+    /// list faults); repeatable
     #[arg(long = "fault", value_name = "SPEC")]
     pub faults: Vec<String>,
 

@@ -72,6 +72,7 @@ pub(crate) struct Device {
     pub(crate) lost_bytes: u64,
     lost: Vec<LostWrite>,
     sites: [Sites; CallKind::ALL.len()],
+    calls: [u64; CallKind::ALL.len()],
 }
 
 impl Device {
@@ -95,6 +96,7 @@ impl Device {
             lost_bytes: 0,
             lost: Vec::new(),
             sites: std::array::from_fn(|_| Sites::default()),
+            calls: [0; CallKind::ALL.len()],
         }
     }
 
@@ -117,8 +119,9 @@ impl Device {
     }
 
     pub(crate) fn called(&mut self, kind: CallKind, site: SiteId) {
-        if let Some(sites) = self.sites.get_mut(kind as usize) {
+        if let (Some(sites), Some(calls)) = (self.sites.get_mut(kind as usize), self.calls.get_mut(kind as usize)) {
             sites.insert(site);
+            *calls += 1;
         }
     }
 
@@ -148,6 +151,7 @@ impl Device {
             lost_bytes: self.lost_bytes,
             lost_writes: self.lost.clone(),
             call_sites,
+            calls: CallKind::ALL.iter().zip(self.calls).map(|(kind, calls)| (*kind, calls)).filter(|(_, calls)| *calls != 0).collect(),
         }
     }
 }
@@ -168,6 +172,7 @@ mod tests {
         assert_eq!(summary.call_sites[&CallKind::Map], [SiteId(7), SiteId(200)]);
         assert_eq!(summary.call_sites[&CallKind::Free], [SiteId(1)]);
         assert_eq!(summary.call_sites.len(), 2);
+        assert_eq!(summary.calls, BTreeMap::from([(CallKind::Map, 5), (CallKind::Free, 1)]));
     }
 
     #[test]

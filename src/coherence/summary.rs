@@ -135,6 +135,9 @@ pub struct DeviceSummary {
     pub lost_writes: Vec<LostWrite>,
     /// Where the calls for it were made, by kind.
     pub call_sites: BTreeMap<CallKind, Vec<SiteId>>,
+    /// How many such calls were made for it, those that failed included.
+    #[serde(default)]
+    pub calls: BTreeMap<CallKind, u64>,
 }
 
 /// The result of a run.

@@ -10,7 +10,7 @@ use crate::report::{
 };
 use crate::run::{Facts, Plan, Stop, judge};
 use dmavet_coherence::site::Frame;
-use dmavet_coherence::{AccessInfo, Code, Family, Finding, LostWrite, MappingInfo, Severity, SiteId, Summary};
+use dmavet_coherence::{AccessInfo, CallKind, Code, Family, Finding, LostWrite, MappingInfo, Severity, SiteId, Summary};
 use dmavet_vmm::WatchStats;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ fn merge(mut findings: Vec<ReportFinding>) -> Vec<ReportFinding> {
     findings.sort_by_key(|f| f.volatile.first_seq);
     let mut merged: BTreeMap<_, ReportFinding> = BTreeMap::new();
     for finding in findings {
-        match merged.entry(key(&finding)) {
+        match merged.entry(identity(&finding)) {
             Entry::Vacant(entry) => {
                 entry.insert(finding);
             }
@@ -92,9 +92,31 @@ fn merge(mut findings: Vec<ReportFinding>) -> Vec<ReportFinding> {
     merged.into_values().collect()
 }
 
-fn key(finding: &ReportFinding) -> (Severity, String, String, Vec<String>, Vec<String>) {
-    let made = place(finding.mapping.as_ref().map(|m| &m.made));
-    (finding.severity, finding.code.clone(), finding.device.clone(), made, place(finding.offence.as_ref()))
+/// What makes a finding the same in every run of the same thing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its severity.
+    pub severity: Severity,
+    /// Its code.
+    pub code: String,
+    /// The device.
+    pub device: String,
+    /// Where the mapping was made.
+    pub made: Vec<String>,
+    /// Where the offence happened.
+    pub offence: Vec<String>,
+}
+
+/// The identity of a finding.
+#[must_use]
+pub fn identity(finding: &ReportFinding) -> Identity {
+    Identity {
+        severity: finding.severity,
+        code: finding.code.clone(),
+        device: finding.device.clone(),
+        made: place(finding.mapping.as_ref().map(|m| &m.made)),
+        offence: place(finding.offence.as_ref()),
+    }
 }
 
 /// The innermost function of a module, inlined ones included: which instruction of the kernel's own `memcpy` it was does not
@@ -158,6 +180,7 @@ fn counters(summary: &Summary, told: &Told) -> BTreeMap<String, u64> {
         ("device_writes", stats.device_writes),
         ("device_bytes_read", stats.device_bytes_read),
         ("device_bytes_written", stats.device_bytes_written),
+        ("injected_failures", stats.injected_failures),
         ("peak_mappings", stats.peak_mappings),
         ("peak_tracked_pages", stats.peak_tracked_pages),
         ("foreign_offences", stats.foreign_offences),
@@ -165,8 +188,20 @@ fn counters(summary: &Summary, told: &Told) -> BTreeMap<String, u64> {
     ] {
         counters.insert(name.into(), value);
     }
+    for device in &summary.devices {
+        for (kind, prefix) in [(CallKind::Map, CALLS_MAP), (CallKind::Alloc, CALLS_ALLOC)] {
+            if let Some(calls) = device.calls.get(&kind) {
+                counters.insert(format!("{prefix}{}", device.requester), *calls);
+            }
+        }
+    }
     counters
 }
+
+/// Begins the name of the counter of a device's map calls, failed ones included; the device follows.
+pub const CALLS_MAP: &str = "calls_map_";
+/// The same for its alloc calls.
+pub const CALLS_ALLOC: &str = "calls_alloc_";
 
 /// The time from power-on to the last phase.
 fn whole(told: &Told) -> Duration {

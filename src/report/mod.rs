@@ -14,7 +14,7 @@ pub mod text;
 pub mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::exit::Failure;
 use crate::run::Verdict;

@@ -12,7 +12,7 @@ fn site(what: &str, frames: Vec<SourceFrame>) -> ReportSite {
     ReportSite { what: what.into(), frames, guesses: Vec::new() }
 }
 
-fn finding(operation: Operation) -> ReportFinding {
+pub(crate) fn finding(operation: Operation) -> ReportFinding {
     let kernel = SourceFrame { module: String::new(), file: String::new(), line: 0, ..frame("do_softirq", "+0x5c/0x60", 0) };
     let mut offence = site("Offence: CPU access", vec![frame("drv_len", "", 12), frame("drv_poll", "+0x1a/0x80", 40)]);
     offence.guesses.push(Guess { after: 2, frame: kernel });
@@ -52,7 +52,7 @@ fn finding(operation: Operation) -> ReportFinding {
     }
 }
 
-fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
+pub(crate) fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
     Report {
         format: Report::FORMAT.into(),
         version: Report::VERSION,

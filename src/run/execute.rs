@@ -5,7 +5,7 @@ use crate::report::build::{self, Told};
 use crate::report::{Format, Report, junit, ktap, sarif, text};
 use crate::run::host::Place;
 use crate::run::watcher::Watcher;
-use crate::run::{Plan, Stop, host, in_lab, record, rundir};
+use crate::run::{Plan, Stop, children, host, in_lab, record, rundir};
 use dmavet_vmm::{End, Limit, ModuleImage, Outcome, Timeouts, VmConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,10 +49,32 @@ pub fn execute_all(plans: &[Plan], place: Place, labs: usize, cache: Option<&Pat
                 }
             }
         }
-        Place::Lab => in_lab::execute(plans, labs, cache, show)?,
+        Place::Lab => in_lab::execute(plans, labs, cache, show, &|_| Ok(()))?,
     }
     plans.iter().filter(|p| p.run_dir.join(Report::FILE).exists()).map(result_of).collect()
 }
+
+/// Executes `plans`, `jobs` at a time: in processes of their own here, or in so many labs. `done` is told of each as it ends, with its
+/// results in its run directory; what it refuses ends the whole.
+///
+/// # Errors
+/// When a run could not be made at all, or the user interrupts.
+pub fn execute_each(
+    plans: &[Plan],
+    place: Place,
+    jobs: usize,
+    cache: Option<&Path>,
+    show: &Show,
+    done: &RunDone<'_>,
+) -> Result<(), Failure> {
+    match place {
+        Place::Here => children::execute(plans, jobs, done),
+        Place::Lab => in_lab::execute(plans, jobs, cache, show, done),
+    }
+}
+
+/// Told of a run that ended.
+pub type RunDone<'a> = dyn Fn(&Plan) -> Result<(), Failure> + Sync + 'a;
 
 fn result_of(plan: &Plan) -> Result<RunResult, Failure> {
     let report = load_report(&plan.run_dir)?;

@@ -1,8 +1,8 @@
 //! Executes prepared runs in the lab: one outer machine for all of them, or several that share them.
 
 use crate::exit::{Exit, Failure};
-use crate::lab::{self, LabError, LabEvent, LabJob, LabOptions, Stream};
-use crate::run::{Plan, Show, host};
+use crate::lab::{self, LabError, LabEvent, LabJob, LabOptions, LabResult, Stream};
+use crate::run::{Plan, RunDone, Show, host};
 use dmavet_images::cache::Cache;
 use std::io::Write as _;
 use std::path::Path;
@@ -14,30 +14,30 @@ const OVERHEAD_MIB: u64 = 1200;
 /// How much longer than its own limits a run may take before the lab ends it.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Runs `plans` in at most `labs` outer machines; each leaves its results in its run directory on this machine.
+/// Runs `plans` in at most `labs` outer machines; each leaves its results in its run directory on this machine, and `done` is told then.
 ///
 /// # Errors
-/// When a lab cannot be had, breaks down, or a job ends without results.
-pub fn execute(plans: &[Plan], labs: usize, cache: Option<&Path>, show: &Show) -> Result<(), Failure> {
+/// When a lab cannot be had, breaks down, a job ends without results, or `done` has enough.
+pub fn execute(plans: &[Plan], labs: usize, cache: Option<&Path>, show: &Show, done: &RunDone<'_>) -> Result<(), Failure> {
     let labs = labs.clamp(1, plans.len().max(1));
     if !show.quiet {
         let machines = if labs == 1 { "a software-emulated machine".to_owned() } else { format!("{labs} software-emulated machines") };
         eprintln!("dmavet: KVM here cannot run Linux, or the lab was asked for: running in {machines}");
     }
     if labs == 1 {
-        return in_one(&plans.iter().collect::<Vec<_>>(), cache, show);
+        return in_one(&plans.iter().collect::<Vec<_>>(), cache, show, done);
     }
     // Dealt out like cards: neighbours in a file tend to take equally long.
     let hands = (0..labs).map(|lab| plans.iter().skip(lab).step_by(labs).collect::<Vec<_>>());
     std::thread::scope(|scope| {
-        let labs: Vec<_> = hands.map(|hand| scope.spawn(move || in_one(&hand, cache, show))).collect();
+        let labs: Vec<_> = hands.map(|hand| scope.spawn(move || in_one(&hand, cache, show, done))).collect();
         // The scope waits for the others if one fails.
         labs.into_iter().try_for_each(|lab| lab.join().unwrap_or_else(|_| Err(Failure::internal("a lab's thread panicked".to_owned()))))
     })
 }
 
 /// Runs `plans` in order in one outer machine.
-fn in_one(plans: &[&Plan], cache: Option<&Path>, show: &Show) -> Result<(), Failure> {
+fn in_one(plans: &[&Plan], cache: Option<&Path>, show: &Show, done: &RunDone<'_>) -> Result<(), Failure> {
     let cache = Cache::open(cache).map_err(|e| Failure::cannot_run(e.to_string()))?;
     let cancel = host::cancel_on_signals()?;
     let largest = plans.iter().map(|p| p.memory >> 20).max().unwrap_or(0);
@@ -46,26 +46,33 @@ fn in_one(plans: &[&Plan], cache: Option<&Path>, show: &Show) -> Result<(), Fail
     options.job_limit = job_limit(plans);
     options.console_log = plans.first().map(|p| p.run_dir.join("lab-console.log"));
     let jobs: Vec<LabJob> = plans.iter().map(|plan| job(plan, show)).collect();
-    let results = lab::run(&jobs, &options, &mut |event| tell(&event, show)).map_err(failure)?;
-    for (plan, result) in plans.iter().zip(&results) {
-        let known = result.exit_code.and_then(Exit::from_code);
-        if !plan.run_dir.join(crate::report::Report::FILE).exists() {
-            let how = match (result.exit_code, result.signal) {
-                (Some(code), _) => format!("exit code {code}"),
-                (None, Some(signal)) => format!("signal {signal}"),
-                (None, None) => "no exit code".into(),
-            };
-            return Err(Failure::new(
-                known.filter(|e| *e != Exit::Clean).unwrap_or(Exit::Internal),
-                format!(
-                    "{} left no result in the lab ({how}); its messages are above, {} holds what it wrote",
-                    plan.title,
-                    plan.run_dir.display()
-                ),
-            ));
+    let mut ended = Ok(());
+    let mut observe = |event: LabEvent| {
+        if let (LabEvent::JobEnded(job, result), Ok(())) = (&event, &ended)
+            && let Some(plan) = plans.get(*job)
+        {
+            ended = has_result(plan, *result).and_then(|()| done(plan));
         }
+        tell(&event, show);
+    };
+    lab::run(&jobs, &options, &mut observe).map_err(failure)?;
+    ended
+}
+
+/// Whether a job left the results of its run.
+fn has_result(plan: &Plan, result: LabResult) -> Result<(), Failure> {
+    if plan.run_dir.join(crate::report::Report::FILE).exists() {
+        return Ok(());
     }
-    Ok(())
+    let how = match (result.exit_code, result.signal) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no exit code".into(),
+    };
+    Err(Failure::new(
+        result.exit_code.and_then(Exit::from_code).filter(|e| *e != Exit::Clean).unwrap_or(Exit::Internal),
+        format!("{} left no result in the lab ({how}); its messages are above, {} holds what it wrote", plan.title, plan.run_dir.display()),
+    ))
 }
 
 fn job(plan: &Plan, show: &Show) -> LabJob {

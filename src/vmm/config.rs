@@ -57,7 +57,7 @@ pub struct VmConfig {
     pub modules: Vec<ModuleImage>,
     /// The CPU watch.
     pub watch: WatchConfig,
-    /// Map and alloc calls that are made to fail.
+    /// Faults to inject.
     pub faults: Vec<dmavet_coherence::FaultSpec>,
     /// Sees every input of the core, to record the run.
     pub tap: Option<Arc<dyn dmavet_coherence::Tap>>,

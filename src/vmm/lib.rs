@@ -29,6 +29,7 @@ mod platform;
 mod ports;
 mod run;
 pub mod selfcheck;
+mod spoilt;
 mod supervisor;
 mod trial;
 mod vcpu;

@@ -13,9 +13,10 @@ use crate::observer::Observer;
 use crate::pci::agent::{self, AgentSink};
 use crate::pci::{Curtain, PciRoot, Watcher};
 use crate::platform::PlatformBus;
+use crate::spoilt::SpoiltInterrupts;
 use crate::watch::Watch;
 use dmavet_agent::{Agent, AgentEvent};
-use dmavet_coherence::{Bdf, Coherence, Faults, Requester, SiteId};
+use dmavet_coherence::{Bdf, Coherence, FaultKind, Faults, Requester, SiteId};
 use dmavet_devices::bus::{DeviceContext, DeviceMemory, LineSink, MsiMessage, MsiSink, PlatformContext};
 use dmavet_devices::pci::host_bridge;
 use std::collections::HashMap;
@@ -51,9 +52,13 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
     let coherence = Coherence::with_tap(settings, chassis.memory(), config.tap.clone()).map_err(VmmError::Coherence)?;
-    if !config.faults.is_empty() {
-        coherence.set_fault_plan(Box::new(config.faults.iter().copied().collect::<Faults>()));
+    let (calls, interrupts): (Vec<_>, Vec<_>) =
+        config.faults.iter().copied().partition(|fault| matches!(fault.kind, FaultKind::Map | FaultKind::Alloc));
+    if !calls.is_empty() {
+        coherence.set_fault_plan(Box::new(Faults::new(calls, config.coherence.seed)));
     }
+    let interrupts = (!interrupts.is_empty()).then(|| SpoiltInterrupts::new(Faults::new(interrupts, config.coherence.seed)));
+    let interrupts = interrupts.transpose().map_err(VmmError::Thread)?;
     let code = Arc::new(GuestCode::new(config.kernel.clone(), config.modules.clone()));
     let watch = chassis.watch(config.watch, &coherence, code.clone())?;
     let curtain = Arc::new(Curtain::default());
@@ -90,6 +95,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
                 vectors: Vectors::new(router.clone(), lines.pin(intx_gsi(u32::from(slot), 0))),
                 coherence: coherence.clone(),
                 requester,
+                faults: interrupts.clone(),
             });
             let function = dmavet_devices::build(spec, DeviceContext { memory, msi, number: slot - FIRST_DEVICE }).map_err(failed)?;
             pci.add(bdf, function, Some(curtain.clone()), Some(tie));
@@ -158,6 +164,8 @@ struct Signals {
     vectors: Arc<Vectors>,
     coherence: Coherence,
     requester: Requester,
+    /// The faults of all devices' interrupts, if there are any.
+    faults: Option<Arc<SpoiltInterrupts>>,
 }
 
 impl MsiSink for Signals {
@@ -165,8 +173,14 @@ impl MsiSink for Signals {
         self.vectors.set_route(vector, message);
     }
     fn trigger(&self, vector: u16) {
-        self.coherence.signalled(self.requester);
-        self.vectors.trigger(vector);
+        let (lost, twice) = self.faults.as_ref().map_or((false, false), |faults| faults.strike(self.requester));
+        if !lost {
+            self.coherence.signalled(self.requester);
+            self.vectors.trigger(vector);
+        }
+        if let Some(faults) = self.faults.as_ref().filter(|_| twice) {
+            faults.again(self.vectors.clone(), vector);
+        }
     }
     fn set_pin(&self, asserted: bool) {
         if asserted {

@@ -6,6 +6,7 @@
 //! Expect-note: ...                                     a note
 //! Near-miss: DV201 DV304                               legal: the rules it comes near to and does not break
 //! Arguments: --watch all                               what the run needs besides
+//! Campaign: --fault map                                the findings are those of a campaign with these arguments; a plain run is clean
 //! Workload: ok | fails                                 does the self-test itself notice?
 //! ```
 
@@ -33,6 +34,8 @@ pub struct Variant {
     pub near_misses: Vec<Code>,
     /// Arguments of `dmavet run` besides the module.
     pub arguments: String,
+    /// Arguments of the campaign that has the findings, which a plain run has not.
+    pub campaign: Option<String>,
     sources: BTreeMap<PathBuf, Vec<u8>>,
 }
 
@@ -40,6 +43,11 @@ impl Variant {
     /// The line of a batch that runs it.
     pub fn command(&self) -> String {
         format!("--module ref:ncdma/{} {}", self.name, self.arguments)
+    }
+
+    /// The findings of a plain run.
+    pub fn plain(&self) -> &[Expect] {
+        if self.campaign.is_some() { &[] } else { &self.alarms }
     }
 
     /// Number of the one line of `expect`'s file, patched, that holds its text.
@@ -80,6 +88,8 @@ fn parse(name: &str, patch: &[u8], mut sources: BTreeMap<PathBuf, Vec<u8>>) -> V
     let alarms: Vec<Expect> = expects("Expect");
     let legal = lines("Expect") == ["nothing"];
     assert_eq!(legal, name.starts_with("legal-"), "{name}: variants that are legal, and only those, are called legal-*");
+    let campaign = lines("Campaign").first().cloned();
+    assert_eq!(campaign.is_some(), name.starts_with("error-"), "{name}: variants that need a campaign, and only those, are called error-*");
     assert!(alarms.is_empty() || !lines("Expect").iter().any(|l| l == "nothing"), "{name}: nothing and something");
     let near_misses: Vec<Code> = lines("Near-miss").iter().flat_map(|l| codes(name, l)).collect();
     assert!(legal || near_misses.is_empty(), "{name}: only what is legal is a near miss");
@@ -96,6 +106,7 @@ fn parse(name: &str, patch: &[u8], mut sources: BTreeMap<PathBuf, Vec<u8>>) -> V
         legal,
         near_misses,
         arguments: lines("Arguments").join(" "),
+        campaign,
         sources,
     }
 }

@@ -1,5 +1,6 @@
 //! Whole command lines and real guests: a stock kernel, the reference driver, and everything that can go wrong.
 
+mod campaign;
 mod conformance;
 mod devices;
 mod expect;

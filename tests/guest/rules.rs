@@ -64,7 +64,8 @@ fn shown(code: Code, variants: &[Variant], scenarios: &[Scenario], twins: &[Twin
     let traced = |wanted: fn(&Scenario) -> &[Code]| {
         scenarios.iter().filter(move |s| wanted(s).contains(&code)).map(|s| format!("trace `{}`", s.name))
     };
-    let triggers = breaking.iter().map(|v| format!("`{}`", v.name)).chain(traced(|s| s.expect)).collect();
+    let by_campaign = |v: &&Variant| if v.campaign.is_some() { " (campaign)" } else { "" };
+    let triggers = breaking.iter().map(|v| format!("`{}`{}", v.name, by_campaign(v))).chain(traced(|s| s.expect)).collect();
     let driver = twins.iter().filter(|t| t.code == code).map(|t| format!("the correct driver (`{}`)", t.function));
     let legal = variants.iter().filter(|v| v.near_misses.contains(&code)).map(|v| format!("`{}`", v.name));
     let near_misses = driver.chain(legal).chain(traced(|s| s.near_misses)).collect();
@@ -72,6 +73,7 @@ fn shown(code: Code, variants: &[Variant], scenarios: &[Scenario], twins: &[Twin
         let options = v.arguments.split(" -- ").next().unwrap_or_default();
         options.split(" --").map(|o| format!("--{}", o.trim_start_matches("--"))).filter(|o| o != "--").collect()
     };
+    let breaking: Vec<&Variant> = breaking.into_iter().filter(|v| v.campaign.is_none()).collect();
     let first = breaking.first().map(|v| options(v)).unwrap_or_default();
     let common = |option: &String| breaking.iter().all(|v| options(v).contains(option));
     let mut needs: Vec<String> = first.into_iter().filter(common).collect();

@@ -202,11 +202,6 @@ impl Copies {
         if self.cache != Cache::Random {
             return self.cache == mode;
         }
-        // SplitMix64.
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.dice;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) & 1 != 0
+        self.dice.next() & 1 != 0
     }
 }

@@ -20,6 +20,7 @@ use crate::arena::Arena;
 use crate::bits::{Bits, PAGE, PageBytes, index, narrow, words};
 use crate::chunk::Chunk;
 use crate::config::Config;
+use crate::dice::SplitMix64;
 use crate::ids::Gpa;
 use crate::profile::{Cache, Edges, Machine};
 use crate::ram::Ram;
@@ -167,8 +168,8 @@ pub(crate) struct Copies {
     machine: &'static Machine,
     edges: Edges,
     cache: Cache,
-    /// State of the adversary's random numbers.
-    dice: u64,
+    /// The adversary's.
+    dice: SplitMix64,
 }
 
 impl Copies {
@@ -190,7 +191,7 @@ impl Copies {
             machine: config.profile.machine(),
             edges: config.edges,
             cache: config.cache,
-            dice: config.seed,
+            dice: SplitMix64::new(config.seed),
         }
     }
 

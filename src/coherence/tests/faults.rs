@@ -22,7 +22,7 @@ fn a_plan_fails_calls_by_number() {
 fn specifications_count_for_each_device_and_kind() {
     let w = World::new();
     let specs = ["map,nth=2", "alloc,nth=1,device=00:02.0"].map(|s| s.parse::<FaultSpec>().unwrap());
-    w.core.set_fault_plan(Box::new(specs.into_iter().collect::<Faults>()));
+    w.core.set_fault_plan(Box::new(Faults::new(specs, 0)));
     let page = |n: u64| single(BUF + n * PAGE, PAGE, Bidirectional);
     let alloc = |n: u64| MapCall { family: Family::Coherent, ..page(n) };
     let fails = |requester, call| w.call_as(requester, &ApiCall::Map(call)) == Answer::Failed;
