@@ -184,6 +184,7 @@ fn modules(plan: &Plan) -> Result<Vec<ModuleImage>, Failure> {
 /// The machine's outcome in the words of the verdict.
 fn told(plan: &Plan, outcome: &Outcome) -> Told {
     let seconds = |d: &Duration| d.as_secs();
+    let doing: String = outcome.last_seen.iter().map(|cpu| format!("; {cpu}")).collect();
     let stop = match &outcome.end {
         End::Complete | End::PowerOff => Stop::PowerOff,
         End::Reset(_) if outcome.exit.is_none() => Stop::Guest(
@@ -192,10 +193,12 @@ fn told(plan: &Plan, outcome: &Outcome) -> Told {
         End::Reset(_) => Stop::Guest("the guest reset itself".into()),
         End::Panic(message) => Stop::Guest(format!("the guest kernel panicked: {message}")),
         End::TripleFault { cpu, rip } => Stop::Guest(format!("CPU {cpu} of the guest shut down (triple fault) at {rip:#x}")),
-        End::Silence(limit) => Stop::Timeout(format!("the guest gave no sign of life for {} s (--silence-timeout)", seconds(limit))),
-        End::Timeout(Limit::Boot, limit) => Stop::Timeout(format!("the guest did not boot within {} s (--boot-timeout)", seconds(limit))),
+        End::Silence(limit) => Stop::Timeout(format!("the guest gave no sign of life for {} s (--silence-timeout){doing}", seconds(limit))),
+        End::Timeout(Limit::Boot, limit) => {
+            Stop::Timeout(format!("the guest did not boot within {} s (--boot-timeout){doing}", seconds(limit)))
+        }
         End::Timeout(Limit::Command | Limit::Total, limit) => {
-            Stop::Timeout(format!("modules and workload took longer than {} s (--timeout)", seconds(limit)))
+            Stop::Timeout(format!("modules and workload took longer than {} s (--timeout){doing}", seconds(limit)))
         }
         End::Cancelled => Stop::Interrupted,
         End::Internal(what) => Stop::Internal(what.clone()),

@@ -129,6 +129,14 @@ impl GuestCode {
         Frame::new(address, name.unwrap_or_default())
     }
 
+    /// The name of the code at an address, as `function+0x1a/0x80`; empty when nobody knows.
+    #[must_use]
+    pub fn name(&self, address: u64) -> String {
+        let mut state = self.lock();
+        state.open(&self.kernel);
+        state.name(address, true)
+    }
+
     /// The figures so far.
     #[must_use]
     pub fn stats(&self) -> StackStats {

@@ -21,7 +21,7 @@ use crate::pci::config_port::{self, ConfigPort};
 use crate::platform::PlatformBus;
 use crate::ports::PortDevice;
 use crate::supervisor::{self, Charge};
-use crate::vcpu::{Exits, Vcpu, cpuid, kick, leaves_all, state};
+use crate::vcpu::{Exits, LastSeen, Ran, Vcpu, cpuid, kick, leaves_all, state};
 use crate::watch::{Backend, Keeper, Watch, WatchConfig, WatchStats};
 use crate::watchdog::Watchdog;
 use dmavet_coherence::Coherence;
@@ -166,6 +166,8 @@ pub struct Remains {
     pub console_bytes: u64,
     /// Figures of the CPU watch.
     pub watch: WatchStats,
+    /// What each CPU was doing when a time limit ended the run.
+    pub last_seen: Vec<LastSeen>,
 }
 
 impl Machine {
@@ -244,13 +246,13 @@ impl Machine {
             Some(error) => Err(error),
             None => supervisor::wait(charge, watchdog, cancel).map_err(VmmError::Supervisor),
         };
-        let (exits, mut watch) = halt(threads, &stop);
+        let (exits, mut watch, last_seen) = halt(threads, &stop);
         drop(keeper);
         if let Some(gate) = &self.watch {
             watch.add(gate.stats());
         }
         self.console.flush();
-        Ok(Remains { end: end?, exits, console_bytes: self.console.bytes(), watch })
+        Ok(Remains { end: end?, exits, console_bytes: self.console.bytes(), watch, last_seen })
     }
 }
 
@@ -265,7 +267,7 @@ impl Drop for Tripwire {
     }
 }
 
-fn spawn(index: usize, vcpu: Vcpu, board: Arc<Board>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<(Exits, WatchStats)>> {
+fn spawn(index: usize, vcpu: Vcpu, board: Arc<Board>, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<Ran>> {
     thread::Builder::new().name(format!("vcpu{index}")).spawn(move || {
         let _tripwire = Tripwire(board.end.clone());
         vcpu.run(&board, &stop)
@@ -273,20 +275,21 @@ fn spawn(index: usize, vcpu: Vcpu, board: Arc<Board>, stop: Arc<AtomicBool>) -> 
 }
 
 /// Stops all CPUs and adds up their exits.
-fn halt(threads: Vec<JoinHandle<(Exits, WatchStats)>>, stop: &AtomicBool) -> (Exits, WatchStats) {
+fn halt(threads: Vec<JoinHandle<Ran>>, stop: &AtomicBool) -> (Exits, WatchStats, Vec<LastSeen>) {
     stop.store(true, Ordering::Release);
     for thread in &threads {
         // The thread exists until it is joined; a valid signal number is the only other thing that could be wrong.
         let _ = thread.kill(kick::signal());
     }
-    let (mut sum, mut watch) = (Exits::default(), WatchStats::default());
+    let (mut sum, mut watch, mut last) = (Exits::default(), WatchStats::default(), Vec::new());
     for thread in threads {
-        if let Ok((exits, seen)) = thread.join() {
-            sum.add(&exits);
-            watch.add(seen);
+        if let Ok(ran) = thread.join() {
+            sum.add(&ran.exits);
+            watch.add(ran.watch);
+            last.extend(ran.last);
         }
     }
-    (sum, watch)
+    (sum, watch, last)
 }
 
 #[cfg(test)]

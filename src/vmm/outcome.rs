@@ -39,6 +39,8 @@ pub struct Outcome {
     pub phases: Vec<(String, Duration)>,
     /// Figures.
     pub stats: VmStats,
+    /// What each CPU was doing, in words, when a time limit ended the run.
+    pub last_seen: Vec<String>,
 }
 
 /// Resident bytes of this process without shared memory (/proc/self/status, proc(5): RssAnon + RssFile).

@@ -1,11 +1,13 @@
 //! One run from beginning to end.
 
+use crate::code::GuestCode;
 use crate::config::VmConfig;
 use crate::error::VmmError;
 use crate::journal::Journal;
 use crate::machine::Chassis;
 use crate::observer::Observer;
 use crate::outcome::{Outcome, VmStats, resident_beyond_shared};
+use crate::vcpu::LastSeen;
 use crate::watchdog::Watchdog;
 use crate::wiring;
 use std::sync::Arc;
@@ -41,5 +43,14 @@ pub fn run(config: VmConfig, observer: Arc<dyn Observer>, cancel: &EventFd) -> R
         stacks: code.stats(),
         watch: remains.watch,
     };
-    Ok(Outcome { end: remains.end, coherence, exit, setup_failed, phases, stats })
+    let last_seen = remains.last_seen.iter().map(|cpu| last_seen(cpu, &code)).collect();
+    Ok(Outcome { end: remains.end, coherence, exit, setup_failed, phases, stats, last_seen })
+}
+
+/// What a CPU was doing, in words.
+fn last_seen(cpu: &LastSeen, code: &GuestCode) -> String {
+    let symbol = code.name(cpu.rip);
+    let place = if symbol.is_empty() { format!("{:#x}", cpu.rip) } else { symbol };
+    let (what, mask) = (if cpu.halted { "halted" } else { "running" }, if cpu.interrupts { "" } else { ", interrupts off" });
+    format!("CPU {} {what} at {place}{mask}", cpu.cpu)
 }

@@ -65,7 +65,7 @@ pub fn judge(variant: &Variant, device: &str, result: &Value) -> String {
         (false, false) => 0,
     };
     if verdict["exit_code"] != exit {
-        let _ = writeln!(wrong, "  exit code {} instead of {exit}", verdict["exit_code"]);
+        let _ = writeln!(wrong, "  exit code {} instead of {exit}: {}", verdict["exit_code"], verdict["reason"]);
     }
     if variant.notes.iter().any(|e| e.code == "DV221") && result["untaken"].as_array().is_none_or(Vec::is_empty) {
         let _ = writeln!(wrong, "  the report shows no device-written bytes nobody took");

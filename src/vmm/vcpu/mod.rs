@@ -11,7 +11,7 @@ use crate::end::End;
 use crate::kvm::KvmError;
 use crate::watch::{After, Cause, Trapper, Watch, WatchStats};
 use exit::{Access, Reason};
-use kvm_bindings::{CpuId, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS};
+use kvm_bindings::{CpuId, KVM_MP_STATE_HALTED, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS};
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +69,33 @@ pub fn leaves_all(kvm: &Kvm) -> bool {
     leaves(kvm, KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
 }
 
+/// The interrupt flag in RFLAGS.
+const INTERRUPT_FLAG: u64 = 1 << 9;
+
+/// What is left of a CPU that ran.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// Its exits.
+    pub exits: Exits,
+    /// What it did for the watch.
+    pub watch: WatchStats,
+    /// Where it was, if a time limit ended the run.
+    pub last: Option<LastSeen>,
+}
+
+/// What a CPU was doing when the run was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSeen {
+    /// Its number.
+    pub cpu: u8,
+    /// Guest virtual address of its next instruction.
+    pub rip: u64,
+    /// It waited for an interrupt.
+    pub halted: bool,
+    /// It would have taken one.
+    pub interrupts: bool,
+}
+
 /// A virtual CPU, not yet running.
 #[derive(Debug)]
 pub struct Vcpu {
@@ -115,7 +142,7 @@ impl Vcpu {
 
     /// Runs the guest until `stop` is set and the thread is kicked, or until the run ends for a reason this CPU finds. Must be
     /// called on a thread of its own.
-    pub fn run(mut self, board: &Board, stop: &AtomicBool) -> (Exits, WatchStats) {
+    pub fn run(mut self, board: &Board, stop: &AtomicBool) -> Ran {
         // Dropped before `self.fd` goes, on this thread, as `Kickable` asks.
         let kickable = kick::Kickable::new(&mut self.fd);
         let enlisted = self.trapper.as_ref().map(Trapper::enlist);
@@ -135,7 +162,15 @@ impl Vcpu {
         }
         drop(enlisted);
         drop(kickable);
-        (self.exits, self.trapper.map(Trapper::into_stats).unwrap_or_default())
+        let last = matches!(board.end.get(), Some(End::Silence(_) | End::Timeout(..))).then(|| self.last_seen()).flatten();
+        Ran { exits: self.exits, watch: self.trapper.map(Trapper::into_stats).unwrap_or_default(), last }
+    }
+
+    /// What the CPU is doing.
+    fn last_seen(&self) -> Option<LastSeen> {
+        let regs = self.fd.get_regs().ok()?;
+        let halted = self.fd.get_mp_state().is_ok_and(|state| state.mp_state == KVM_MP_STATE_HALTED);
+        Some(LastSeen { cpu: self.index, rip: regs.rip, halted, interrupts: regs.rflags & INTERRUPT_FLAG != 0 })
     }
 
     /// Runs the guest until it comes out, when nobody has stopped the world.
