@@ -108,6 +108,16 @@ fn the_page_draws_finds_and_filters() {
     assert!(by_words.0 >= 1 && by_words.0 < findings && by_words.1 >= 1 && by_words.1 < all, "{by_words:?} of {findings} and {all}");
     browser.click("#filter button[type=reset]", (0.5, 0.5));
 
+    // From a finding to its mapping among all of them, from there to another one, and to one of its events.
+    browser.click("#finding-1 .finding-body p.dim button", (0.5, 0.5));
+    let chosen = text(&mut browser, "#detail h3");
+    browser.click("#list-canvas", (0.6, 0.9));
+    assert_ne!(text(&mut browser, "#detail h3"), chosen);
+    browser.click("#detail .events tr:nth-child(2) td", (0.5, 0.5));
+    let second = browser.eval("document.querySelector('#detail .events tr:nth-child(2)').getAttribute('aria-selected')");
+    assert_eq!(second, json!("true"));
+    assert!(text(&mut browser, "#detail ol.stack").contains("drv_"), "the call stack of the event");
+
     // By keys alone: a mapping, then one of its events.
     browser.eval("document.querySelector('#list').focus()");
     browser.keys(&["ArrowDown", "ArrowDown", "+", "Enter", "ArrowDown"]);

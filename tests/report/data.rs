@@ -159,3 +159,23 @@ fn what_is_too_much_is_left_out_but_never_what_a_finding_is_about() {
     let notes = data["timeline"]["notes"].to_string();
     assert!(notes.contains(&format!("{} of the oldest mappings", 40_000 - single.len())), "{notes}");
 }
+
+#[test]
+fn a_trace_that_is_cut_or_damaged_is_used_as_far_as_it_goes_or_not_at_all() {
+    let run = sample::large(2000);
+    let trace = run.path().join("trace");
+    let whole = std::fs::read(&trace).expect("trace");
+    let drawn = |bytes: &[u8]| {
+        std::fs::write(&trace, bytes).expect("write");
+        let data = data(&run.report("html"));
+        (tracks(&data, "single").len(), data["timeline"]["whole"] == true, data["timeline"]["notes"].to_string())
+    };
+    let (mappings, all, notes) = drawn(&whole[..whole.len() - 10]);
+    assert!(mappings > 10 && all && notes.contains("has no end"), "{mappings}, {notes}");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let (mappings, all, notes) = drawn(&damaged);
+    assert!(mappings == 1 && !all && notes.contains("damaged at offset"), "{mappings}, {notes}");
+    let (mappings, all, notes) = drawn(&[]);
+    assert!(mappings == 1 && !all && notes.contains("of no use"), "{mappings}, {notes}");
+}
