@@ -144,7 +144,7 @@ fn finish(store: &Store, campaign: &Campaign, summary: &Summary, done: &BTreeMap
     store.write("report.txt", text.as_bytes())?;
     match format {
         Format::Text => print!("{text}"),
-        other => run::print_report(&report, false, other)?,
+        other => run::print_report(&report, false, other, None)?,
     }
     Ok(summary.exit())
 }

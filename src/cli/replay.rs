@@ -52,7 +52,7 @@ pub fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
         plan.policy.fail_on = severity;
     }
     let report = report(&plan, &replay)?;
-    run::print_report(&report, args.pedantic || plan.policy.pedantic, args.format)?;
+    run::print_report(&report, args.pedantic || plan.policy.pedantic, args.format, Some(&trace))?;
     if let Some(other) = &replay.divergence {
         return Err(Failure::internal(format!(
             "from input {} on the replay is not what the run was ({}): another version of dmavet recorded {}",

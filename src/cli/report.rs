@@ -21,7 +21,7 @@ pub struct ReportArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Print notes too (text)
+    /// Print notes too (text), show them at first (html)
     #[arg(long)]
     pub pedantic: bool,
 }
@@ -32,7 +32,9 @@ pub struct ReportArgs {
 /// When there is no such report, it cannot be read, or the output cannot be written.
 pub fn report(args: &ReportArgs) -> Result<Exit, Failure> {
     let path = if args.run.is_dir() { args.run.join(Report::FILE) } else { args.run.clone() };
-    let document = run::render(&Report::load(&path)?, args.pedantic, args.format)?;
+    // The trace lies beside the findings, wherever both were taken.
+    let trace = path.with_file_name(run::TRACE);
+    let document = run::render(&Report::load(&path)?, args.pedantic, args.format, Some(&trace))?;
     match &args.output {
         Some(file) => std::fs::write(file, document).map_err(|e| Failure::usage(format!("cannot write {}: {e}", file.display())))?,
         None => std::io::stdout().write_all(document.as_bytes()).map_err(|e| Failure::usage(format!("standard output: {e}")))?,

@@ -26,7 +26,30 @@ pub(crate) enum Event {
     CpuWrite,
 }
 
+/// What the events of a history are called ([`HistoryEntry::event`](crate::HistoryEntry::event)), all of them.
+pub fn event_words() -> impl Iterator<Item = &'static str> {
+    Event::ALL.into_iter().map(Event::text)
+}
+
 impl Event {
+    const ALL: [Self; 15] = [
+        Self::Map,
+        Self::MapSkip,
+        Self::Alloc,
+        Self::ForCpu,
+        Self::ForDevice,
+        Self::Unmap,
+        Self::UnmapSkip,
+        Self::Free,
+        Self::Dropped,
+        Self::DeviceRead,
+        Self::DevicePoll,
+        Self::DevicePrefetch,
+        Self::DeviceWrite,
+        Self::CpuRead,
+        Self::CpuWrite,
+    ];
+
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Map => "mapped",

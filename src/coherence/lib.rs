@@ -50,6 +50,7 @@ pub use engine::Coherence;
 pub use error::{AccessError, Error};
 pub use fault::{FaultKind, FaultPlan, FaultSpec, FaultSpecError, FaultTime, Faults, NthMaps};
 pub use finding::{AccessInfo, ByteRange, Finding, Handover, HistoryEntry, MappingInfo, Offence, Severity};
+pub use history::event_words;
 pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, SiteId};
 pub use profile::{Cache, Edges, Profile};
 pub use site::{Frame, SiteTable};

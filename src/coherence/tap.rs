@@ -80,6 +80,17 @@ pub enum Input<'a> {
     Finish,
 }
 
+impl Input<'_> {
+    /// Whether the core gives it a sequence number: the first such input is number 1. Findings and histories speak of these numbers.
+    #[must_use]
+    pub const fn is_event(&self) -> bool {
+        matches!(
+            self,
+            Self::Call { .. } | Self::Signalled { .. } | Self::CpuAccess { .. } | Self::Access { .. } | Self::Consume { .. } | Self::Finish
+        )
+    }
+}
+
 /// What came in during the input under way.
 #[derive(Clone, Copy, Debug)]
 pub enum Detail<'a> {

@@ -297,6 +297,9 @@ impl Builder<'_> {
                             seq: entry.seq,
                             what: format!("{}{times}, bytes {:#x}..{:#x}", entry.event, entry.range.start, entry.range.end),
                             place: self.site("", entry.site).top().map(text::short).unwrap_or_default(),
+                            event: entry.event.clone(),
+                            range: Some(ByteRange { offset: entry.range.start, len: entry.range.len() }),
+                            count: entry.count,
                         }
                     })
                     .collect(),

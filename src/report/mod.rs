@@ -6,11 +6,15 @@
 pub mod build;
 pub mod cases;
 pub mod coverage;
+pub mod html;
 pub mod junit;
 pub mod ktap;
+pub mod perfetto;
 pub mod sarif;
+pub mod source;
 pub mod symbols;
 pub mod text;
+pub mod timeline;
 pub mod watch;
 
 #[cfg(test)]
@@ -39,6 +43,10 @@ pub enum Format {
     Sarif,
     /// KTAP, the kernel's own test protocol
     Ktap,
+    /// One HTML page: the findings with source lines, and a picture of every mapping
+    Html,
+    /// Trace Event Format JSON, for ui.perfetto.dev and chrome://tracing
+    Perfetto,
 }
 
 /// Everything a run has to say.
@@ -245,6 +253,15 @@ pub struct ReportEvent {
     pub what: String,
     /// Where, as `function (file:line)`.
     pub place: String,
+    /// What happened, without the numbers.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub event: String,
+    /// The bytes concerned, within the mapping.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub range: Option<ByteRange>,
+    /// How many times in a row.
+    #[serde(default)]
+    pub count: u32,
 }
 
 /// A mapping or allocation.

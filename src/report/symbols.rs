@@ -55,11 +55,14 @@ pub struct SourceFrame {
     pub inlined: bool,
 }
 
+/// What the names of the kernel's own headers have in them.
+pub const KERNEL_HEADERS: [&str; 5] = ["include/linux/", "include/asm", "include/net/", "include/generated/", "include/uapi/"];
+
 impl SourceFrame {
     /// Whether the frame lies in one of the kernel's own headers, inlined into a driver.
     #[must_use]
     pub fn in_kernel_header(&self) -> bool {
-        ["include/linux/", "include/asm", "include/net/", "include/generated/", "include/uapi/"].iter().any(|dir| self.file.contains(dir))
+        KERNEL_HEADERS.iter().any(|dir| self.file.contains(dir))
     }
 }
 

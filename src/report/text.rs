@@ -163,7 +163,8 @@ pub fn function(frame: &SourceFrame) -> String {
 }
 
 /// `function+0x1a/0x80 [module] (file.c:12)`.
-fn long(frame: &SourceFrame) -> String {
+#[must_use]
+pub fn long(frame: &SourceFrame) -> String {
     let mut text = function(frame);
     if frame.line != 0 {
         let _ = write!(text, " ({}:{})", frame.file, frame.line);

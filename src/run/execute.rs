@@ -2,7 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::report::build::{self, Told};
-use crate::report::{Format, Report, junit, ktap, sarif, text};
+use crate::report::{Format, Report, html, junit, ktap, perfetto, sarif, text, timeline};
 use crate::run::host::Place;
 use crate::run::watcher::Watcher;
 use crate::run::{Plan, Stop, children, host, in_lab, record, rundir};
@@ -95,23 +95,24 @@ fn load_report(run_dir: &Path) -> Result<Report, Failure> {
 /// # Errors
 /// When the run directory cannot be read back.
 pub fn print_result(result: &RunResult, format: Format) -> Result<(), Failure> {
-    print_report(&load_report(&result.run_dir)?, result.pedantic, format)
+    print_report(&load_report(&result.run_dir)?, result.pedantic, format, Some(&result.run_dir.join(record::TRACE)))
 }
 
-/// Prints a report on standard output; `pedantic` with the notes.
-///
-/// # Errors
-/// When it cannot be written as JSON.
-pub fn print_report(report: &Report, pedantic: bool, format: Format) -> Result<(), Failure> {
-    print!("{}", render(report, pedantic, format)?);
-    Ok(())
-}
-
-/// A report in a format, with a newline at its end; `pedantic` with the notes, which only people want left out.
+/// Prints a report on standard output; see [`render`].
 ///
 /// # Errors
 /// When it cannot be written so.
-pub fn render(report: &Report, pedantic: bool, format: Format) -> Result<String, Failure> {
+pub fn print_report(report: &Report, pedantic: bool, format: Format, trace: Option<&Path>) -> Result<(), Failure> {
+    print!("{}", render(report, pedantic, format, trace)?);
+    Ok(())
+}
+
+/// A report in a format, with a newline at its end; `pedantic` with the notes, which only people want left out. The formats that show
+/// every mapping take them from the run's trace, if there is one at that place.
+///
+/// # Errors
+/// When it cannot be written so.
+pub fn render(report: &Report, pedantic: bool, format: Format, trace: Option<&Path>) -> Result<String, Failure> {
     let json = |result: serde_json::Result<String>| result.map(|text| text + "\n").map_err(|e| Failure::internal(e.to_string()));
     match format {
         Format::Text => Ok(text::report(report, pedantic)),
@@ -119,6 +120,8 @@ pub fn render(report: &Report, pedantic: bool, format: Format) -> Result<String,
         Format::Junit => junit::document(report).map_err(|e| Failure::internal(e.to_string())),
         Format::Sarif => json(serde_json::to_string_pretty(&sarif::document(report, std::env::current_dir().ok().as_deref()))),
         Format::Ktap => Ok(ktap::document(report)),
+        Format::Html => html::document(report, &timeline::of(report, trace), pedantic).map_err(|e| Failure::internal(e.to_string())),
+        Format::Perfetto => json(perfetto::document(report, &timeline::of(report, trace))),
     }
 }
 

@@ -14,7 +14,7 @@ mod watcher;
 pub use execute::{RunDone, Show, execute_all, execute_each, execute_here, print_report, print_result, render};
 pub use host::Host;
 pub use plan::{Limits, Plan, PlanMachine, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
-pub use prepare::prepare;
+pub use prepare::{prepare, reference_source};
 pub use record::{NOTE_PLAN, NOTE_TOLD, TRACE};
 pub use rundir::{default_run_dir, explain as explain_write};
 pub use verdict::{Facts, Stop, Verdict, judge};

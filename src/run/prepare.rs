@@ -196,6 +196,16 @@ fn kernel_spec(args: &RunArgs) -> Result<KernelSpec, Failure> {
     }
 }
 
+/// The source of a reference driver that `--module` names so: it travels inside the program.
+#[must_use]
+pub fn reference_source(module: &str) -> Option<ModuleSource> {
+    match Wanted::parse(module).ok()? {
+        Wanted::Reference => Some(ModuleSource::ncdma()),
+        Wanted::Variant(name) => ModuleSource::ncdma_variant(&name).ok(),
+        Wanted::File(_) | Wanted::InTree(_) => None,
+    }
+}
+
 /// What one `--module` means.
 enum Wanted {
     /// The reference driver.

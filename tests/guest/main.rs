@@ -1,5 +1,7 @@
 //! Whole command lines and real guests: a stock kernel, the reference driver, and everything that can go wrong.
 
+#[expect(dead_code, reason = "the tests of reports use the rest")]
+mod bench;
 mod campaign;
 mod conformance;
 mod devices;

@@ -61,6 +61,10 @@ fn assert_report_formats(dir: &Path) {
     assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"].to_string(), line);
     assert!(report("ktap").lines().any(|line| line.starts_with("  not ok") && line.ends_with(title)), "{}", report("ktap"));
     assert!(report("junit").contains(&format!("name=\"{title}\"")), "{}", report("junit"));
+    let page = report("html");
+    assert!(page.contains("\"whole\":true") && page.contains(&format!("<noscript><pre>{}", text.lines().next().expect("a line"))));
+    let offences = json(&report("perfetto"))["traceEvents"].as_array().expect("events").iter().filter(|e| e["cat"] == "offence").count();
+    assert!(offences >= 1, "the findings are in the trace");
 }
 
 #[test]

@@ -20,6 +20,7 @@ const TOOLS: &[Tool] = &[
     Tool { probe: "/usr/lib/x86_64-linux-gnu/libelf.so.1", package: "libelf1", why: "the kernel's objtool" },
     Tool { probe: "qemu-system-x86_64", package: "qemu-system-x86", why: "the nested lab, where KVM cannot run Linux" },
     Tool { probe: "apt-get", package: "apt", why: "fetches guest kernels" },
+    Tool { probe: "chromium", package: "chromium", why: "opens the HTML report in a test" },
     Tool { probe: "dpkg-deb", package: "dpkg", why: "unpacks guest kernels" },
 ];
 
