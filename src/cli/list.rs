@@ -63,9 +63,9 @@ pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
         What::Faults => {
             for (kind, help) in FaultKind::ALL {
                 println!("{:<10} {help}", kind.name());
-                for (key, help) in FaultSpec::KEYS {
-                    println!("    {:<12} {help}", format!("{key}="));
-                }
+            }
+            for (key, help) in FaultSpec::KEYS {
+                println!("    {:<12} {help}", format!("{key}="));
             }
         }
         What::Variants => {

@@ -40,7 +40,10 @@ fn write_header(out: &mut String, run: &RunInfo) {
 /// What a finding is and where, on one line.
 #[must_use]
 pub fn title(finding: &ReportFinding) -> String {
-    let place = finding.offence.as_ref().and_then(ReportSite::top).map(|f| format!(" in {}", short(f))).unwrap_or_default();
+    // What is about a mapping as a whole, as a leak is, has no other place than where it was made.
+    let made = finding.mapping.as_ref().map(|mapping| &mapping.made);
+    let place = finding.offence.as_ref().and_then(ReportSite::top).or_else(|| made.and_then(ReportSite::top));
+    let place = place.map(|frame| format!(" in {}", short(frame))).unwrap_or_default();
     let finer = finding.kind.as_ref().map(|k| format!(" ({k})")).unwrap_or_default();
     format!("{}{finer} {}{place}", finding.code, finding.slug)
 }
