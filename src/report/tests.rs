@@ -12,7 +12,7 @@ fn site(what: &str, frames: Vec<SourceFrame>) -> ReportSite {
     ReportSite { what: what.into(), frames, guesses: Vec::new() }
 }
 
-fn finding(operation: Operation) -> ReportFinding {
+pub(super) fn finding(operation: Operation) -> ReportFinding {
     let kernel = SourceFrame { module: String::new(), file: String::new(), line: 0, ..frame("do_softirq", "+0x5c/0x60", 0) };
     let mut offence = site("Offence: CPU access", vec![frame("drv_len", "", 12), frame("drv_poll", "+0x1a/0x80", 40)]);
     offence.guesses.push(Guess { after: 2, frame: kernel });
@@ -34,6 +34,7 @@ fn finding(operation: Operation) -> ReportFinding {
         handover: None,
         offence: Some(offence),
         access: Some(ReportAccess { operation, user: false }),
+        accepted: None,
         consequence: Some(site("And lost here: dma_unmap_single", vec![frame("drv_unmap", "+0x9/0x10", 55)])),
         volatile: FindingVolatile {
             message: "Bytes were written.".into(),
@@ -52,7 +53,7 @@ fn finding(operation: Operation) -> ReportFinding {
     }
 }
 
-fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
+pub(super) fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
     Report {
         format: Report::FORMAT.into(),
         version: Report::VERSION,
@@ -63,6 +64,7 @@ fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
             errors: 1,
             warnings: 0,
             notes: 0,
+            accepted: 0,
             fail_on: Severity::Error,
             workload: Some(0),
         },
@@ -82,6 +84,7 @@ fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
         },
         findings,
         untaken: Vec::new(),
+        baseline: None,
         coverage: Vec::new(),
         volatile: RunVolatile { watch, ..RunVolatile::default() },
     }

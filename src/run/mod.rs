@@ -1,5 +1,7 @@
 //! From a command line to a verdict: prepare a plan, execute it on KVM or in the lab, judge the outcome.
 
+mod accept;
+mod describe;
 mod execute;
 pub mod host;
 mod in_lab;
@@ -10,10 +12,12 @@ mod rundir;
 mod verdict;
 mod watcher;
 
-pub use execute::{Show, execute_all, execute_here, print_report, print_result, render};
+pub use accept::write_baselines;
+pub use describe::describe;
+pub use execute::{RunResult, Show, execute_all, execute_here, print_report, print_result, render};
 pub use host::Host;
 pub use plan::{Limits, Plan, PlanMachine, PlanModule, PlanStress, PlanWatch, Policy, WatchBackend};
 pub use prepare::prepare;
 pub use record::{NOTE_PLAN, NOTE_TOLD, TRACE};
-pub use rundir::default_run_dir;
+pub use rundir::{default_run_dir, today};
 pub use verdict::{Facts, Stop, Verdict, judge};
