@@ -1,6 +1,7 @@
 //! Whole command lines and real guests: a stock kernel, the reference driver, and everything that can go wrong.
 
 mod conformance;
+mod desk;
 mod devices;
 mod expect;
 mod hostile;
