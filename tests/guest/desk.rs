@@ -103,6 +103,29 @@ fn targets_share_a_lab_and_a_baseline_accepts_what_is_known() {
 }
 
 #[test]
+fn modules_and_drivers_are_looked_for_in_the_tree() {
+    let tree = build_tree("linux-searched", |config| config);
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("linux-root");
+    let installed = root.join("lib/modules").join(stock().release);
+    fs::create_dir_all(&installed).expect("a root");
+    let (built, other) = (tree.join("drivers/misc/ncdma.ko"), "drivers/misc/other.ko");
+    fs::copy(&built, installed.join("ncdma.ko")).expect("make modules_install");
+    fs::rename(&built, tree.join(other)).expect("another name");
+    let dry = |more: &[&str]| {
+        let tree = tree.to_str().expect("UTF-8");
+        dmavet([&["run", "--dry-run", "--kernel", tree], more, &["--", "true"]].concat())
+    };
+    let gone = dry(&["--module", "ncdma"]);
+    assert!(gone.code == 2 && gone.stderr.contains("--module ncdma"), "{}", gone.all());
+    let found = dry(&["--module", "ncdma", "--modules-dir", root.to_str().expect("UTF-8")]);
+    assert!(found.code == 0 && found.stdout.contains(installed.join("ncdma.ko").to_str().expect("UTF-8")), "{}", found.all());
+    let relative = dry(&["--module", other]);
+    assert!(relative.code == 0 && relative.stdout.contains(tree.join(other).to_str().expect("UTF-8")), "{}", relative.all());
+    let driver = dry(&["--device", "e1000"]);
+    assert!(driver.code == 2 && driver.stderr.contains("no driver e1000: CONFIG_E1000 is not set"), "{}", driver.all());
+}
+
+#[test]
 fn a_tree_that_cannot_be_a_guest_is_told_apart() {
     let tree = build_tree("linux-poor", |config| config.replace("CONFIG_PCI_MSI=y", "# CONFIG_PCI_MSI is not set"));
     let told = |tree: &Path| {
@@ -130,6 +153,10 @@ fn targets_that_are_wrong_are_told_before_anything_runs() {
     assert!(ran.code == 2 && ran.stderr.contains("--target"), "{}", ran.all());
     let ran = run_in(dir.path(), &["--dry-run", "--baseline", "nowhere.toml"]);
     assert!(ran.code == 2 && ran.stderr.contains("nowhere.toml") && ran.stderr.contains("--baseline-write"), "{}", ran.all());
+    let ran = run_in(dir.path(), &["--baseline-write", "--target", "a"]);
+    assert!(ran.code == 2 && ran.stderr.contains("--baseline FILE"), "{}", ran.all());
+    let ran = dmavet(["compare", "/nowhere/old", "/nowhere/new"]);
+    assert!(ran.code == 2 && ran.stderr.contains("/nowhere/old: there is no such file"), "{}", ran.all());
     let ran = run_in(dir.path(), &["--dry-run", "--cpus", "2"]);
     assert!(ran.code == 0 && ran.stdout.contains("target a:") && ran.stdout.contains("target b:"), "{}", ran.all());
     assert_eq!(ran.stdout.matches("--cpus 2").count(), 2, "{}", ran.all());

@@ -100,3 +100,17 @@ fn every_option_is_a_key_or_named_as_none() {
         assert!(keys.iter().any(|key| key == name), "{name} is no option any more");
     }
 }
+
+#[test]
+fn the_examples_of_the_guide_are_read() {
+    let guide = include_str!("../../../docs/guide.md");
+    let examples: Vec<&str> = guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [targets, baseline] = examples[..] else { panic!("{} examples", examples.len()) };
+    let names: Vec<Option<String>> = read(targets, "").unwrap().into_iter().map(|target| target.name).collect();
+    assert_eq!(names, [Some("plain".into()), Some("mips".into())]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known.toml");
+    std::fs::write(&file, baseline).unwrap();
+    let entries = crate::report::baseline::Baseline::load(&file, "2026-11-22").unwrap().entries;
+    assert_eq!(entries.iter().map(|entry| entry.reason.is_some()).collect::<Vec<_>>(), [false, true]);
+}
