@@ -226,6 +226,10 @@ pub fn run(args: &RunArgs, matches: &ArgMatches, cache: Option<&Path>) -> Result
 /// Prepares the runs, then makes them where each can be made; those for the lab share one. Results come with the number of their target.
 fn execute_all(targets: &[Target], cache: Option<&Path>, show: &run::Show) -> Result<Vec<(usize, RunResult)>, Failure> {
     let places = targets.iter().map(|target| host::choose(target.args.host)).collect::<Result<Vec<_>, _>>()?;
+    if targets.len() > 1 {
+        // A mistake in the last one is told before anything is fetched, built or made for the first.
+        targets.iter().try_for_each(|target| run::describe(None, &target.args, &target.command, cache).map(|_| ()))?;
+    }
     let mut plans = Vec::new();
     for target in targets {
         plans.push(run::prepare(&target.args, cache, target.command.clone(), show)?);

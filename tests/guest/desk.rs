@@ -153,6 +153,12 @@ fn targets_that_are_wrong_are_told_before_anything_runs() {
     assert!(ran.code == 2 && ran.stderr.contains("--target"), "{}", ran.all());
     let ran = run_in(dir.path(), &["--dry-run", "--baseline", "nowhere.toml"]);
     assert!(ran.code == 2 && ran.stderr.contains("nowhere.toml") && ran.stderr.contains("--baseline-write"), "{}", ran.all());
+    fs::write(dir.path().join("dmavet.toml"), "[target.a]\nmodule = \"ref:ncdma\"\n[target.b]\nmodule = \"ref:ncdma/nothing\"\n")
+        .expect("dmavet.toml");
+    let ran = run_in(dir.path(), &[]);
+    assert!(ran.code == 2 && ran.stderr.contains("no variant nothing") && !dir.path().join("dmavet-runs").exists(), "{}", ran.all());
+    fs::write(dir.path().join("dmavet.toml"), "[target.a]\nmodule = \"ref:ncdma\"\n[target.b]\nmodule = \"ref:ncdma\"\n")
+        .expect("dmavet.toml");
     let ran = run_in(dir.path(), &["--baseline-write", "--target", "a"]);
     assert!(ran.code == 2 && ran.stderr.contains("--baseline FILE"), "{}", ran.all());
     let ran = dmavet(["compare", "/nowhere/old", "/nowhere/new"]);
