@@ -1,15 +1,18 @@
 //! Guest kernels: by name from the Debian archive, or a user's own.
 
+pub mod config;
 mod debian;
 mod headers;
 mod manifest;
 mod source;
+mod tree;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use thiserror::Error;
 
@@ -18,6 +21,9 @@ pub use debian::busybox;
 pub use headers::HeadersError;
 pub use manifest::{Manifest, ManifestError};
 pub use source::source;
+pub use tree::TreeError;
+
+use config::KernelConfig;
 
 use crate::apt::{AptError, Tools};
 use crate::bzimage::{self, BzImageError};
@@ -32,7 +38,7 @@ use crate::progress::{Observer, Step};
 pub enum KernelError {
     /// A name dmavet does not know.
     #[error(
-        "unknown kernel {0:?}: known are debian:6.1, debian:6.12, debian:7.2 (each also with /generic behind it), or the path of a bzImage"
+        "unknown kernel {0:?}: known are debian:6.1, debian:6.12, debian:7.2 (each also with /generic behind it), or the path of a bzImage or of a build tree"
     )]
     UnknownName(String),
     /// A user's file is not there.
@@ -74,6 +80,9 @@ pub enum KernelError {
     /// A cached file is not what was recorded.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A user's own kernel is not as it must be.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The headers cannot be made usable.
     #[error(transparent)]
     Headers(#[from] HeadersError),
@@ -94,11 +103,11 @@ pub enum KernelSpec {
     },
     /// A user's own.
     Own {
-        /// bzImage or ELF kernel.
+        /// bzImage or ELF kernel, or the build tree that holds it.
         image: PathBuf,
-        /// `lib/modules/RELEASE` of that kernel.
+        /// `lib/modules/RELEASE` of that kernel, or the root it lies below; of a build tree the tree's own if not given.
         modules: Option<PathBuf>,
-        /// Build tree or extracted headers, to compile modules against.
+        /// Build tree or extracted headers, to compile modules against; of a build tree itself if not given.
         build: Option<PathBuf>,
     },
 }
@@ -177,13 +186,16 @@ pub struct KernelFiles {
     pub bzimage: PathBuf,
     /// The ELF kernel, unpacked on the host.
     pub vmlinux: PathBuf,
-    /// `lib/modules/RELEASE`, if there are modules.
+    /// `lib/modules/RELEASE` or a build tree, if there are modules.
     pub modules_dir: Option<PathBuf>,
     /// Build tree for out-of-tree modules.
     pub headers: Option<PathBuf>,
     /// The kernel's configuration.
     pub config: Option<PathBuf>,
     manifest: Option<Manifest>,
+    /// SHA-256 of a user's image. His tree may change without its configuration or symbol versions telling.
+    image_hash: Option<String>,
+    listed: OnceLock<ModuleTree>,
 }
 
 impl KernelFiles {
@@ -192,10 +204,21 @@ impl KernelFiles {
     /// # Errors
     /// The directory cannot be read.
     pub fn modules(&self) -> Result<ModuleTree, KernelError> {
-        Ok(match &self.modules_dir {
+        if let Some(listed) = self.listed.get() {
+            return Ok(listed.clone());
+        }
+        let tree = match &self.modules_dir {
             Some(dir) => ModuleTree::read(dir)?,
             None => ModuleTree::default(),
-        })
+        };
+        // A build tree takes a while to walk, and is asked for several times.
+        Ok(self.listed.get_or_init(|| tree).clone())
+    }
+
+    /// The kernel's configuration, if it is known.
+    #[must_use]
+    pub fn configuration(&self) -> Option<KernelConfig> {
+        fs::read_to_string(self.config.as_ref()?).ok().map(|text| KernelConfig::parse(&text))
     }
 
     /// Version of the packages it was unpacked from, for a kernel from the archive.
@@ -229,6 +252,8 @@ impl KernelFiles {
             headers,
             config: None,
             manifest: None,
+            image_hash: None,
+            listed: OnceLock::new(),
         }
     }
 
@@ -236,6 +261,9 @@ impl KernelFiles {
     pub(crate) fn headers_identity(&self) -> Result<String, KernelError> {
         let mut parts = hash::Parts::default();
         parts.add(&self.release);
+        if let Some(hash) = &self.image_hash {
+            parts.add(hash);
+        }
         if let Some(headers) = &self.headers {
             parts.add(headers.as_os_str().as_encoded_bytes());
             for file in [".config", "Module.symvers"] {
@@ -262,6 +290,17 @@ pub fn kernel(cache: &Cache, spec: &KernelSpec, refresh: bool, observer: Observe
     }
 }
 
+/// The same, if nothing has to be fetched for it.
+///
+/// # Errors
+/// What is wrong with a user's own kernel.
+pub fn at_hand(cache: &Cache, spec: &KernelSpec, observer: Observer<'_>) -> Result<Option<KernelFiles>, KernelError> {
+    match spec {
+        KernelSpec::Debian { version, flavour } => Ok(debian::at_hand(cache, version, flavour)),
+        KernelSpec::Own { .. } => kernel(cache, spec, false, observer).map(Some),
+    }
+}
+
 fn own(
     cache: &Cache,
     image: &Path,
@@ -270,34 +309,53 @@ fn own(
     observer: Observer<'_>,
 ) -> Result<KernelFiles, KernelError> {
     let absolute = |path: &Path| fs::canonicalize(path).map_err(|source| KernelError::Read { path: path.into(), source });
-    let bzimage = absolute(image)?;
+    let named = absolute(image)?;
+    let tree = named.is_dir().then_some(named.as_path());
+    let bzimage = tree.map_or_else(|| Ok(named.clone()), tree::image)?;
     let contents = fs::read(&bzimage).map_err(|source| KernelError::Read { path: bzimage.clone(), source })?;
     let release = bzimage::release(&contents).ok_or_else(|| KernelError::NoRelease(bzimage.clone()))?;
-    let vmlinux = if contents.starts_with(b"\x7fELF") {
-        bzimage.clone()
-    } else {
-        let path = cache.entries("vmlinux").join(hash::of_bytes(&contents));
-        if !path.exists() {
-            let builder = cache.lock("vmlinux", observer)?;
-            observer(Step::Decompress { release: release.clone() });
-            let kernel = bzimage::vmlinux(&contents).map_err(|source| KernelError::Image { path: bzimage.clone(), source })?;
-            builder.publish_file(&kernel, &path)?;
-        }
-        path
-    };
-    let build = build.map(absolute).transpose()?;
+    let modules = modules.map(absolute).transpose()?.or_else(|| tree.map(Path::to_path_buf));
+    let build = build.map(absolute).transpose()?.or_else(|| tree.map(Path::to_path_buf));
     let config = build.as_ref().map(|b| b.join(".config")).filter(|p| p.exists());
-    Ok(KernelFiles {
-        name: bzimage.display().to_string(),
-        release,
+    let image_hash = hash::of_bytes(&contents);
+    let mut files = KernelFiles {
+        name: named.display().to_string(),
         flavour: "own".into(),
-        vmlinux,
-        bzimage,
-        modules_dir: modules.map(absolute).transpose()?,
+        vmlinux: bzimage.clone(),
+        modules_dir: modules.map(|dir| tree::modules(&dir, &release)).transpose()?,
         headers: build,
         config,
+        release,
+        bzimage,
         manifest: None,
-    })
+        image_hash: Some(image_hash.clone()),
+        listed: OnceLock::new(),
+    };
+    check_own(&files, observer)?;
+    if !contents.starts_with(b"\x7fELF") {
+        let path = cache.entries("vmlinux").join(image_hash);
+        if !path.exists() {
+            let builder = cache.lock("vmlinux", observer)?;
+            observer(Step::Decompress { release: files.release.clone() });
+            let kernel = bzimage::vmlinux(&contents).map_err(|source| KernelError::Image { path: files.bzimage.clone(), source })?;
+            builder.publish_file(&kernel, &path)?;
+        }
+        files.vmlinux = path;
+    }
+    Ok(files)
+}
+
+/// Refuses a user's kernel that cannot be a guest before anything is built for it.
+fn check_own(files: &KernelFiles, observer: Observer<'_>) -> Result<(), KernelError> {
+    if let (Some(path), Some(config)) = (&files.config, files.configuration()) {
+        for loss in tree::check_config(path, &config)? {
+            observer(Step::Poorer { config: path.clone(), loss });
+        }
+    }
+    if let Some(headers) = &files.headers {
+        tree::check_headers(headers, &files.release)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -70,28 +70,47 @@ pub struct ModuleTree {
 }
 
 impl ModuleTree {
-    /// Lists `lib/modules/RELEASE`.
+    /// Lists `lib/modules/RELEASE`, or a kernel's build tree.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub fn read(dir: &Path) -> Result<Self, ModTreeError> {
         let mut tree = Self::default();
         let mut todo = vec![dir.to_path_buf()];
-        while let Some(dir) = todo.pop() {
-            let listing = fs::read_dir(&dir).map_err(|source| ModTreeError::Read { path: dir.clone(), source })?;
-            for path in listing.filter_map(Result::ok).map(|e| e.path()) {
+        while let Some(place) = todo.pop() {
+            let listing = fs::read_dir(&place).map_err(|source| ModTreeError::Read { path: place.clone(), source })?;
+            for entry in listing.filter_map(Result::ok) {
+                let path = entry.path();
                 // Not through links: `build` and `source` point at whole kernel trees.
-                if path.is_dir() && !path.is_symlink() {
-                    todo.push(path);
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    if place != dir || !holds_no_modules(&path) {
+                        todo.push(path);
+                    }
                 } else if let Some(name) = module_name(&path) {
                     tree.files.insert(name, path);
                 }
             }
         }
+        tree.prefer_listed(dir);
         if let Ok(text) = fs::read_to_string(dir.join("modules.builtin")) {
             tree.builtin = text.lines().filter_map(|line| module_name(Path::new(line))).collect();
         }
         Ok(tree)
+    }
+
+    /// Of several files of one name, the one `modules.order` lists is the one that was built last: a driver that moved leaves its old
+    /// module behind in a build tree.
+    fn prefer_listed(&mut self, dir: &Path) {
+        let Ok(text) = fs::read_to_string(dir.join("modules.order")) else { return };
+        for line in text.lines() {
+            // Names of modules as they will be installed, as they are in the tree, or (since Linux 6.3) of the objects they are made of.
+            let line = line.strip_suffix(".o").map_or_else(|| line.to_owned(), |stem| format!("{stem}.ko"));
+            let places = [Some(line.as_str()), line.strip_prefix("kernel/")];
+            let file = places.into_iter().flatten().map(|place| dir.join(place)).find(|file| file.is_file());
+            if let Some((file, name)) = file.and_then(|file| module_name(&file).map(|name| (file, name))) {
+                self.files.insert(name, file);
+            }
+        }
     }
 
     /// Whether there is no module at all.
@@ -154,6 +173,12 @@ impl ModuleTree {
     }
 }
 
+/// Folders of a build tree that are large and hold no modules. `lib/modules/RELEASE` has none of these names.
+fn holds_no_modules(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    name.starts_with('.') || ["Documentation", "LICENSES", "include", "scripts", "tools"].contains(&name.as_str())
+}
+
 /// `drivers/virtio/virtio-ring.ko.xz` -> `virtio_ring`.
 pub(crate) fn module_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
@@ -187,6 +212,21 @@ mod tests {
         let order = tree.load_order(&["kvm_amd".into(), "irqbypass".into()]).unwrap();
         assert_eq!(names(&order), ["irqbypass", "kvm", "ccp", "kvm_amd"]);
         assert!(tree.lists_builtin() && tree.is_builtin("ext4-x") && tree.file("kvm-amd").is_some());
+    }
+
+    #[test]
+    fn a_build_tree_is_searched_and_what_it_lists_is_preferred() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["drivers/old/my-drv.ko", "drivers/new/my-drv.ko", "net/x.ko", "tools/testing/fake.ko", ".cache/y.ko"] {
+            fs::create_dir_all(dir.path().join(file).parent().unwrap()).unwrap();
+            fs::write(dir.path().join(file), module(&["depends="])).unwrap();
+        }
+        for listed in ["drivers/new/my-drv.o\n", "drivers/new/my-drv.ko\n", "kernel/drivers/new/my-drv.ko\ndrivers/gone.ko\n"] {
+            fs::write(dir.path().join("modules.order"), listed).unwrap();
+            let tree = ModuleTree::read(dir.path()).unwrap();
+            assert!(tree.file("my_drv").unwrap().ends_with("drivers/new/my-drv.ko"), "{listed}");
+            assert!(tree.file("x").is_some() && tree.file("fake").is_none() && tree.file("y").is_none() && tree.file("gone").is_none());
+        }
     }
 
     #[test]

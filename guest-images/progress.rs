@@ -1,6 +1,7 @@
 //! What a builder tells its caller while it works. The caller renders; nothing here prints.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// One step of work that may take long enough for a person to wonder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,13 @@ pub enum Step {
         /// Kernel release it is built for.
         release: String,
     },
+    /// A user's kernel is configured so that a run tells less.
+    Poorer {
+        /// Its configuration file.
+        config: PathBuf,
+        /// What is not set, and what that costs.
+        loss: String,
+    },
     /// A cached file did not match its recorded hash and is fetched again.
     Damaged {
         /// What was damaged.
@@ -53,6 +61,7 @@ impl fmt::Display for Step {
             Self::Unpack { package } => write!(f, "unpacking {package}"),
             Self::Decompress { release } => write!(f, "decompressing kernel {release}"),
             Self::Compile { module, release } => write!(f, "compiling {module} for {release}"),
+            Self::Poorer { config, loss } => write!(f, "note: {}: {loss}", config.display()),
             Self::Damaged { what } => write!(f, "{what} is damaged in the cache: fetching it again"),
         }
     }

@@ -4,13 +4,17 @@ mod campaign;
 mod cli;
 mod exit;
 mod lab;
+mod place;
+mod progress;
 mod report;
 mod run;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::main() {
+    let ended = cli::main();
+    progress::end();
+    match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("dmavet: {failure}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use super::manifest::Manifest;
 use super::{KernelError, KernelFiles, headers};
@@ -42,10 +43,9 @@ pub(super) fn kernel(
     tools: &Tools,
     observer: Observer<'_>,
 ) -> Result<KernelFiles, KernelError> {
-    let name = if flavour == "cloud" { format!("debian:{version}") } else { format!("debian:{version}/{flavour}") };
+    let (name, home) = (name_of(version, flavour), home(cache, version, flavour));
     let unknown = || KernelError::UnknownName(name.clone());
     let (suite, packaged) = (suite(version).ok_or_else(unknown)?, package_flavour(flavour).ok_or_else(unknown)?);
-    let home = cache.entries("kernels").join(format!("debian-{version}-{flavour}"));
     if !refresh && let Some(files) = current(&home, &name, flavour, &|_| ()) {
         return Ok(files);
     }
@@ -64,6 +64,19 @@ pub(super) fn kernel(
     }
     builder.publish_file(component(&newest).as_bytes(), &home.join("current"))?;
     load(&entry, &name, flavour)
+}
+
+fn name_of(version: &str, flavour: &str) -> String {
+    if flavour == "cloud" { format!("debian:{version}") } else { format!("debian:{version}/{flavour}") }
+}
+
+fn home(cache: &Cache, version: &str, flavour: &str) -> PathBuf {
+    cache.entries("kernels").join(format!("debian-{version}-{flavour}"))
+}
+
+/// A kernel that is in the cache.
+pub(super) fn at_hand(cache: &Cache, version: &str, flavour: &str) -> Option<KernelFiles> {
+    current(&home(cache, version, flavour), &name_of(version, flavour), flavour, &|_| ())
 }
 
 /// The entry used last, if it is complete and undamaged.
@@ -154,6 +167,8 @@ fn load(entry: &Path, name: &str, flavour: &str) -> Result<KernelFiles, KernelEr
         config: config.into_iter().find(|p| p.exists()),
         release,
         manifest: Some(manifest),
+        image_hash: None,
+        listed: OnceLock::new(),
     })
 }
 

@@ -11,11 +11,10 @@
 
 use crate::campaign::space::{Case, Shard, Space};
 use crate::exit::{Exit, Failure};
-use crate::report::Report;
 use crate::report::build::{Identity, identity};
 use crate::report::coverage::{ModuleCoverage, Reached};
+use crate::report::{Report, ReportFinding};
 use crate::run::explain_write;
-use dmavet_coherence::Severity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -94,13 +93,13 @@ impl Done {
     /// How the run of a case went.
     #[must_use]
     pub fn of(index: u64, report: &Report) -> Self {
-        let failing = |severity: Severity| severity <= report.verdict.fail_on;
+        let failing = |finding: &&ReportFinding| finding.severity <= report.verdict.fail_on && finding.accepted.is_none();
         Self {
             index,
             exit: report.verdict.result,
             reason: report.verdict.reason.clone(),
             injected: report.volatile.counters.get("injected_failures").copied().unwrap_or(0),
-            findings: report.findings.iter().filter(|f| failing(f.severity)).map(identity).collect(),
+            findings: report.findings.iter().filter(failing).map(identity).collect(),
             reached: report.coverage.iter().map(|module| (module.module.clone(), reached(module))).collect(),
         }
     }

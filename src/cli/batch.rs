@@ -2,6 +2,7 @@
 
 use crate::cli::run::RunArgs;
 use crate::exit::{Exit, Failure};
+use crate::progress;
 use crate::report::Format;
 use crate::run::{self, Host, host};
 use clap::{Args, Parser};
@@ -47,6 +48,9 @@ pub fn batch(args: &BatchArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
     let out = args.out.clone().unwrap_or_else(run::default_run_dir);
     let show = run::Show { quiet: args.quiet, console: false, workload: false };
     let place = host::choose(args.host)?;
+    if !show.quiet {
+        progress::start();
+    }
     let mut plans = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -57,6 +61,10 @@ pub fn batch(args: &BatchArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
         let mut parsed = Line::try_parse_from(&words)
             .map_err(|e| Failure::usage(format!("{}:{}: {}", args.file.display(), number + 1, e.to_string().trim())))?
             .args;
+        if !parsed.target.is_empty() || parsed.config.is_some() || parsed.dry_run || parsed.baseline_write {
+            let what = "--target, --config, --dry-run and --baseline-write are for dmavet run";
+            return Err(Failure::usage(format!("{}:{}: {what}", args.file.display(), number + 1)));
+        }
         parsed.run_dir.get_or_insert_with(|| out.join(format!("{:03}", plans.len() + 1)));
         let command = ["dmavet".to_owned(), "run".to_owned()].into_iter().chain(words).collect();
         plans.push(run::prepare(&parsed, cache, command, &show)?);

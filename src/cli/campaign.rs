@@ -70,7 +70,7 @@ pub fn campaign(args: &CampaignArgs, cache: Option<&Path>) -> Result<Exit, Failu
     let place = host::choose(args.run.host)?;
     let memory = u64::from(args.run.memory) + if place == host::Place::Lab { LAB_MIB } else { 64 };
     let jobs = args.jobs.map_or_else(|| jobs_for(memory), usize::from);
-    let means = Means { place, jobs, cache, quiet: args.run.quiet, keep: args.keep };
+    let means = Means { place, jobs, cache, quiet: args.run.quiet > 0, keep: args.keep };
     let (store, begun) = match &args.resume {
         Some(dir) => {
             let store = Store::new(absolute(dir)?);
@@ -100,12 +100,13 @@ fn begin(args: &CampaignArgs, cache: Option<&Path>, means: &Means<'_>) -> Result
     let space =
         Space { faults: args.run.faults.clone(), seeds: args.seeds.unwrap_or((seed, seed)), limit: args.cases, together: args.together };
     space.templates()?;
+    refuse(&args.run)?;
     let mut control = args.run.clone();
     control.faults.clear();
     control.machine.seed = space.seeds.0;
     control.run_dir = Some(store.control());
     let repeat = repeat(&command);
-    let show = run::Show { quiet: args.run.quiet, console: false, workload: false };
+    let show = run::Show { quiet: args.run.quiet > 0, console: false, workload: false };
     if store.control().exists() {
         // Left by a campaign that was killed before its first run came to its end.
         std::fs::remove_dir_all(store.control()).map_err(|e| run::explain_write(&store.control(), &e))?;
@@ -123,6 +124,20 @@ fn begin(args: &CampaignArgs, cache: Option<&Path>, means: &Means<'_>) -> Result
     };
     let campaign = campaign::begin(&store, &plan, campaign, means)?;
     Ok((store, campaign))
+}
+
+/// Refuses what means something for a run only.
+fn refuse(run: &RunArgs) -> Result<(), Failure> {
+    let meaningless = [
+        ("--target", !run.target.is_empty()),
+        ("--config", run.config.is_some()),
+        ("--dry-run", run.dry_run),
+        ("--baseline-write", run.baseline_write),
+    ];
+    match meaningless.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Failure::usage(format!("{name} goes with dmavet run, not with a campaign"))),
+        None => Ok(()),
+    }
 }
 
 /// Brings the parts of a campaign together.

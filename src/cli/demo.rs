@@ -3,6 +3,7 @@
 use crate::cli::run::RunArgs;
 use crate::cli::watch::{Policy, WatchArgs};
 use crate::exit::{Exit, Failure};
+use crate::progress;
 use crate::report::Format;
 use crate::run::{self, Host, host};
 use clap::{Args, Parser};
@@ -49,6 +50,7 @@ pub fn demo(args: &DemoArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
     let show = run::Show { quiet: false, console: false, workload: true };
     let out = run::default_run_dir();
     let place = host::choose(args.host)?;
+    progress::start();
     let mut plans = Vec::new();
     for (name, module, _) in RUNS {
         let dir = out.join(name);

@@ -2,6 +2,7 @@
 
 mod batch;
 mod campaign;
+mod compare;
 mod demo;
 mod doctor;
 mod explain;
@@ -12,12 +13,14 @@ mod replay;
 mod report;
 mod run;
 mod selfcheck;
+mod targets;
 mod watch;
 
 pub use run::{RunArgs, SgPolicy};
+pub use targets::Target;
 
 use crate::exit::{Exit, Failure};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Boots a stock x86-64 Linux kernel on devices whose DMA is not cache-coherent and names the driver, function and source
@@ -37,7 +40,7 @@ pub struct Cli {
 enum Command {
     /// The guided first run: the correct reference driver, then a buggy one, and what was seen
     Demo(demo::DemoArgs),
-    /// One guest run, one verdict
+    /// One guest run, one verdict; or the runs dmavet.toml names
     Run(Box<RunArgs>),
     /// Several runs, one after the other, each with its own verdict
     ///
@@ -56,6 +59,10 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Print the report of an earlier run, for people or in a format programs read
     Report(report::ReportArgs),
+    /// Compare two runs of a driver, before and after a change
+    ///
+    /// Exits with 0 when the second has no new error or warning, with 1 when it has.
+    Compare(compare::CompareArgs),
     /// Print the rule behind a code: its source, an example of the bug, and the fix
     Explain(explain::ExplainArgs),
     /// Check whether this machine can run dmavet, and say what is missing
@@ -76,20 +83,24 @@ enum Command {
 /// # Errors
 /// A [`Failure`] carries the one message for the user and the exit code.
 pub fn main() -> Result<Exit, Failure> {
-    let cli = Cli::parse();
+    // What was typed is told from what an option is by itself.
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let typed = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let cache = cli.cache_dir.as_deref();
     match cli.command {
         Command::Demo(args) => demo::demo(&args, cache),
-        Command::Run(args) if args.bisect => match run::run(&args, cache) {
+        Command::Run(args) if args.bisect => match run::run(&args, typed, cache) {
             Ok(exit) => Ok(exit.for_bisect()),
             Err(failure) => Err(Failure { exit: failure.exit.for_bisect(), ..failure }),
         },
-        Command::Run(args) => run::run(&args, cache),
+        Command::Run(args) => run::run(&args, typed, cache),
         Command::Batch(args) => batch::batch(&args, cache),
         Command::Campaign(args) => campaign::campaign(&args, cache),
         Command::Merge(args) => campaign::merge(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Report(args) => report::report(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Doctor(args) => doctor::doctor(&args, cache),
         Command::List(args) => list::list(&args),
@@ -102,7 +113,6 @@ pub fn main() -> Result<Exit, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -50,7 +50,9 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
         modules.push(coverage::of_module(&module.debug, &symbolizer, &summary.sites).map_err(|e| Failure::internal(e.to_string()))?);
     }
     let builder = Builder { symbolizer: &symbolizer, summary };
-    let findings = merge(summary.findings.iter().map(|f| builder.finding(f)).collect());
+    let mut findings = merge(summary.findings.iter().map(|f| builder.finding(f)).collect());
+    let baseline =
+        plan.baseline.as_ref().map(|baseline| baseline.apply(&mut findings, &drivers(plan, summary), told.stop == Stop::PowerOff));
     let verdict = judge(&facts(plan, summary, told, &modules, &findings), &plan.policy);
     let failed = told.workload != Some(0);
     Ok(Report {
@@ -59,6 +61,7 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
         verdict,
         run: run_info(plan, summary),
         findings,
+        baseline,
         untaken: if failed { builder.untaken() } else { Vec::new() },
         coverage: modules,
         volatile: RunVolatile {
@@ -135,13 +138,20 @@ fn facts(plan: &Plan, summary: &Summary, told: &Told, modules: &[ModuleCoverage]
         stop: told.stop.clone(),
         workload: told.workload,
         setup_failed: told.setup_failed.clone(),
-        findings: findings.iter().map(|f| f.severity).collect(),
+        findings: findings.iter().filter(|f| f.accepted.is_none()).map(|f| f.severity).collect(),
+        accepted: findings.iter().filter(|f| f.accepted.is_some()).count(),
         drivers_bound: summary.devices.iter().map(|d| d.drivers.len()).sum(),
         mappings: summary.devices.iter().map(|d| d.mappings).sum(),
         device_accesses: summary.devices.iter().map(|d| d.reads + d.writes).sum(),
         devices: plan.devices.len(),
         coverage: reached,
     }
+}
+
+/// The drivers a run could have had findings of.
+fn drivers(plan: &Plan, summary: &Summary) -> Vec<String> {
+    let bound = summary.devices.iter().flat_map(|device| &device.drivers);
+    bound.chain(plan.modules.iter().filter(|module| module.under_test).map(|module| &module.name)).cloned().collect()
 }
 
 fn run_info(plan: &Plan, summary: &Summary) -> RunInfo {
@@ -276,6 +286,7 @@ impl Builder<'_> {
                 .access
                 .as_ref()
                 .map(|a| ReportAccess { operation: if a.write { Operation::Write } else { Operation::Read }, user: a.user }),
+            accepted: None,
             consequence: finding.consequence.as_ref().map(|c| self.site(consequence(finding.code, &c.what), c.site)),
             volatile: FindingVolatile {
                 message: finding.message.clone(),

@@ -19,6 +19,8 @@ pub struct Case {
 pub enum Outcome {
     /// Well.
     Passed,
+    /// Not well, but that is accepted: why.
+    Accepted(String),
     /// The driver or the workload did something wrong: what, in one sentence.
     Failed(String),
     /// It could not be found out: why, in one sentence.
@@ -45,7 +47,10 @@ pub fn of(report: &Report) -> Vec<Case> {
 }
 
 fn of_finding(report: &Report, finding: &ReportFinding) -> Case {
-    let outcome =
-        if finding.severity <= report.verdict.fail_on { Outcome::Failed(finding.volatile.message.clone()) } else { Outcome::Passed };
+    let outcome = match &finding.accepted {
+        Some(accepted) => Outcome::Accepted(accepted.to_string()),
+        None if finding.severity <= report.verdict.fail_on => Outcome::Failed(finding.volatile.message.clone()),
+        None => Outcome::Passed,
+    };
     Case { name: text::title(finding), outcome, detail: text::finding(finding) }
 }

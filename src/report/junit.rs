@@ -22,10 +22,15 @@ pub fn document(report: &Report) -> Result<String, SerializeError> {
     for case in cases::of(report) {
         let status = match &case.outcome {
             Outcome::Passed => TestCaseStatus::success(),
+            Outcome::Accepted(why) => {
+                let mut status = TestCaseStatus::skipped();
+                status.set_message(why);
+                status
+            }
             Outcome::Failed(message) => not_well(NonSuccessKind::Failure, message, &case.detail),
             Outcome::Broken(message) => not_well(NonSuccessKind::Error, message, &case.detail),
         };
-        let passed = case.outcome == Outcome::Passed;
+        let passed = matches!(case.outcome, Outcome::Passed | Outcome::Accepted(_));
         let mut test = TestCase::new(case.name, status);
         test.set_classname(format!("dmavet.{}", report.run.title));
         if passed && !case.detail.is_empty() {

@@ -12,7 +12,7 @@ pub fn document(report: &Report) -> String {
     let mut well = true;
     for (number, case) in (1..).zip(&cases) {
         let word = match &case.outcome {
-            Outcome::Passed => "ok",
+            Outcome::Passed | Outcome::Accepted(_) => "ok",
             Outcome::Failed(message) | Outcome::Broken(message) => {
                 well = false;
                 let _ = writeln!(out, "  # {}", line(message));
@@ -22,7 +22,11 @@ pub fn document(report: &Report) -> String {
         for detail in case.detail.lines() {
             let _ = writeln!(out, "  # {}", line(detail));
         }
-        let _ = writeln!(out, "  {word} {number} {}", line(&case.name));
+        let directive = match &case.outcome {
+            Outcome::Accepted(why) => format!(" # SKIP {}", line(why)),
+            _ => String::new(),
+        };
+        let _ = writeln!(out, "  {word} {number} {}{directive}", line(&case.name));
     }
     let _ = writeln!(out, "{} 1 {}", if well { "ok" } else { "not ok" }, line(&report.run.title));
     out

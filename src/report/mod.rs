@@ -3,8 +3,10 @@
 //! [`Report`] is the one model behind every format. What two runs of the same thing may differ in (counts, times, handles,
 //! guest addresses) is kept apart in members named `volatile`; all else is the same in both.
 
+pub mod baseline;
 pub mod build;
 pub mod cases;
+pub mod compare;
 pub mod coverage;
 pub mod html;
 pub mod junit;
@@ -22,6 +24,7 @@ pub(crate) mod tests;
 
 use crate::exit::Failure;
 use crate::run::Verdict;
+use baseline::{Accepted, BaselineReport};
 use coverage::ModuleCoverage;
 use dmavet_coherence::Severity;
 use serde::{Deserialize, Serialize};
@@ -47,6 +50,8 @@ pub enum Format {
     Html,
     /// Trace Event Format JSON, for ui.perfetto.dev and chrome://tracing
     Perfetto,
+    /// A baseline that accepts these findings (--baseline)
+    Baseline,
 }
 
 /// Everything a run has to say.
@@ -64,6 +69,9 @@ pub struct Report {
     pub findings: Vec<ReportFinding>,
     /// Bytes devices wrote that the CPU never took.
     pub untaken: Vec<Untaken>,
+    /// What became of the baseline, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub baseline: Option<BaselineReport>,
     /// The DMA call sites of the modules under test.
     pub coverage: Vec<ModuleCoverage>,
     /// What may differ between two runs of the same thing.
@@ -75,7 +83,9 @@ impl Report {
     /// What `format` holds.
     pub const FORMAT: &'static str = "dmavet-findings";
     /// The version this program writes.
-    pub const VERSION: u32 = 4;
+    pub const VERSION: u32 = 5;
+    /// The oldest version it reads: what came since may be missing.
+    const OLDEST: u32 = 4;
     /// File name in the run directory.
     pub const FILE: &'static str = "findings.json";
 
@@ -99,8 +109,9 @@ impl Report {
         if head.format != Self::FORMAT {
             return Err(wrong(format!("not the findings of a run: its format is {:?}", head.format)));
         }
-        if head.version != Self::VERSION {
-            return Err(wrong(format!("version {}; this dmavet reads version {}", head.version, Self::VERSION)));
+        if !(Self::OLDEST..=Self::VERSION).contains(&head.version) {
+            let versions = format!("version {} to {}", Self::OLDEST, Self::VERSION);
+            return Err(wrong(format!("version {}; this dmavet reads {versions}", head.version)));
         }
         serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))
     }
@@ -182,6 +193,9 @@ pub struct ReportFinding {
     /// The second instant, where the offence had its consequence.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub consequence: Option<ReportSite>,
+    /// Why it does not count, if so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub accepted: Option<Accepted>,
     /// What may differ between two runs.
     #[serde(rename = "volatile")]
     pub volatile: FindingVolatile,

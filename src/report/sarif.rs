@@ -76,6 +76,9 @@ fn result(report: &Report, finding: &ReportFinding, rule: Option<usize>, root: O
         },
         "properties": { "device": finding.device, "driver": finding.driver, "count": finding.volatile.count, "run": report.run.title },
     });
+    if let Some(accepted) = &finding.accepted {
+        result["suppressions"] = json!([{ "kind": "external", "justification": accepted.to_string() }]);
+    }
     if let Some(rule) = rule {
         result["ruleIndex"] = json!(rule);
     }

@@ -34,6 +34,7 @@ pub(crate) fn finding(operation: Operation) -> ReportFinding {
         handover: None,
         offence: Some(offence),
         access: Some(ReportAccess { operation, user: false }),
+        accepted: None,
         consequence: Some(site("And lost here: dma_unmap_single", vec![frame("drv_unmap", "+0x9/0x10", 55)])),
         volatile: FindingVolatile {
             message: "Bytes were written.".into(),
@@ -63,6 +64,7 @@ pub(crate) fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -
             errors: 1,
             warnings: 0,
             notes: 0,
+            accepted: 0,
             fail_on: Severity::Error,
             workload: Some(0),
         },
@@ -82,6 +84,7 @@ pub(crate) fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -
         },
         findings,
         untaken: Vec::new(),
+        baseline: None,
         coverage: Vec::new(),
         volatile: RunVolatile { watch, ..RunVolatile::default() },
     }

@@ -14,7 +14,8 @@ const RULER: &str = "===========================================================
 pub fn report(report: &Report, pedantic: bool) -> String {
     let mut out = String::new();
     write_header(&mut out, &report.run);
-    let shown: Vec<&ReportFinding> = report.findings.iter().filter(|f| pedantic || f.severity != Severity::Note).collect();
+    let counts = |f: &&ReportFinding| pedantic || (f.severity != Severity::Note && f.accepted.is_none());
+    let shown: Vec<&ReportFinding> = report.findings.iter().filter(counts).collect();
     for finding in &shown {
         write_finding(&mut out, finding);
     }
@@ -22,7 +23,8 @@ pub fn report(report: &Report, pedantic: bool) -> String {
         write_untaken(&mut out, untaken);
     }
     write_coverage(&mut out, report);
-    write_summary(&mut out, report, shown.len());
+    write_baseline(&mut out, report);
+    write_summary(&mut out, report, pedantic);
     out
 }
 
@@ -226,7 +228,21 @@ fn write_coverage(out: &mut String, report: &Report) {
     }
 }
 
-fn write_summary(out: &mut String, report: &Report, shown: usize) {
+/// What is accepted, a line each, and what of the baseline needs a hand.
+fn write_baseline(out: &mut String, report: &Report) {
+    let Some(baseline) = &report.baseline else { return };
+    let accepted = report.findings.iter().filter_map(|finding| Some((finding, finding.accepted.as_ref()?)));
+    for (finding, accepted) in accepted {
+        let _ = writeln!(out, "Accepted by {}: {}: {accepted}", baseline.file, title(finding));
+    }
+    for (what, entries) in [("Expired", &baseline.expired), ("No longer found", &baseline.unmatched)] {
+        for entry in entries {
+            let _ = writeln!(out, "{what} in {}: {entry}", baseline.file);
+        }
+    }
+}
+
+fn write_summary(out: &mut String, report: &Report, pedantic: bool) {
     for device in &report.run.devices {
         let drivers = if device.drivers.is_empty() { "no driver".to_owned() } else { device.drivers.join(", ") };
         let _ = writeln!(out, "Device {} ({}): {drivers}", device.device, device.model);
@@ -253,8 +269,8 @@ fn write_summary(out: &mut String, report: &Report, shown: usize) {
     if foreign > 0 {
         let _ = writeln!(out, "{foreign} differences lie in page cache or user memory, which user mode may write at any time: not judged.");
     }
-    let notes = report.findings.len() - shown;
-    if notes > 0 {
+    let notes = report.findings.iter().filter(|f| f.severity == Severity::Note && f.accepted.is_none()).count();
+    if notes > 0 && !pedantic {
         let _ = writeln!(out, "{notes} notes not shown (--pedantic shows them).");
     }
     let _ = writeln!(out, "dmavet: {}: {}", report.run.title, report.verdict.headline());

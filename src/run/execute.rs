@@ -1,6 +1,8 @@
 //! Executes prepared runs: on this machine's KVM or in the lab.
 
 use crate::exit::{Exit, Failure};
+use crate::progress;
+use crate::report::baseline::Taken;
 use crate::report::build::{self, Told};
 use crate::report::{Format, Report, html, junit, ktap, perfetto, sarif, text, timeline};
 use crate::run::host::Place;
@@ -51,6 +53,7 @@ pub fn execute_all(plans: &[Plan], place: Place, labs: usize, cache: Option<&Pat
         }
         Place::Lab => in_lab::execute(plans, labs, cache, show, &|_| Ok(()))?,
     }
+    progress::end();
     plans.iter().filter(|p| p.run_dir.join(Report::FILE).exists()).map(result_of).collect()
 }
 
@@ -122,6 +125,10 @@ pub fn render(report: &Report, pedantic: bool, format: Format, trace: Option<&Pa
         Format::Ktap => Ok(ktap::document(report)),
         Format::Html => html::document(report, &timeline::of(report, trace), pedantic).map_err(|e| Failure::internal(e.to_string())),
         Format::Perfetto => json(perfetto::document(report, &timeline::of(report, trace))),
+        Format::Baseline => {
+            let taken = Taken::from([report], std::env::current_dir().ok().as_deref());
+            taken.document(None).map_err(|e| Failure::internal(e.to_string()))
+        }
     }
 }
 
@@ -160,7 +167,7 @@ pub fn execute_here(plan: &Plan, show: &Show, trace: Option<&Path>) -> Result<Ex
     let cancel = host::cancel_on_signals()?;
     let outcome = dmavet_vmm::run(config, watcher, &cancel.fd).map_err(|e| host::explain(&e))?;
     if let Some(trouble) = outcome.stats.stacks.trouble.as_ref().filter(|_| !show.quiet) {
-        eprintln!("dmavet: {trouble}");
+        progress::note(&trouble.to_string());
     }
     let (summary, told) = (outcome.coherence.finish(), told(plan, &outcome));
     if let Some(recorder) = recorder {

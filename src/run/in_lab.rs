@@ -2,6 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::lab::{self, LabError, LabEvent, LabJob, LabOptions, LabResult, Stream};
+use crate::progress;
 use crate::run::{Plan, RunDone, Show, host};
 use dmavet_images::cache::Cache;
 use std::io::Write as _;
@@ -22,7 +23,7 @@ pub fn execute(plans: &[Plan], labs: usize, cache: Option<&Path>, show: &Show, d
     let labs = labs.clamp(1, plans.len().max(1));
     if !show.quiet {
         let machines = if labs == 1 { "a software-emulated machine".to_owned() } else { format!("{labs} software-emulated machines") };
-        eprintln!("dmavet: KVM here cannot run Linux, or the lab was asked for: running in {machines}");
+        progress::note(&format!("KVM here cannot run Linux, or the lab was asked for: running in {machines}"));
     }
     if labs == 1 {
         return in_one(&plans.iter().collect::<Vec<_>>(), cache, show, done);
@@ -101,13 +102,15 @@ fn tell(event: &LabEvent, show: &Show) {
     let text = match event {
         LabEvent::Output { stream: Stream::Stdout, bytes, .. } => {
             if show.workload {
-                let mut out = std::io::stdout().lock();
-                let _ = out.write_all(bytes).and_then(|()| out.flush());
+                progress::aside(|| {
+                    let mut out = std::io::stdout().lock();
+                    let _ = out.write_all(bytes).and_then(|()| out.flush());
+                });
             }
             return;
         }
         LabEvent::Output { stream: Stream::Stderr, bytes, .. } => {
-            let _ = std::io::stderr().write_all(bytes);
+            progress::relay(bytes);
             return;
         }
         LabEvent::Preparing(step) => format!("lab: {step}"),
@@ -117,7 +120,7 @@ fn tell(event: &LabEvent, show: &Show) {
         _ => return,
     };
     if !show.quiet {
-        eprintln!("dmavet: {text}");
+        progress::step(&text);
     }
 }
 

@@ -4,6 +4,7 @@
 //! lab, or again later.
 
 use crate::exit::Failure;
+use crate::report::baseline::Baseline;
 use crate::run::rundir;
 use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, WatchPolicy};
 use dmavet_devices::DeviceSpec;
@@ -52,6 +53,9 @@ pub struct Plan {
     pub limits: Limits,
     /// What fails the run.
     pub policy: Policy,
+    /// Findings that do not.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
     /// The run directory.
     pub run_dir: PathBuf,
 }

@@ -2,7 +2,8 @@
 
 use crate::cli::{RunArgs, SgPolicy};
 use crate::exit::Failure;
-use crate::run::{Limits, Plan, PlanModule, Policy, Show, host, rundir};
+use crate::progress;
+use crate::run::{Limits, Plan, PlanModule, Policy, Show, accept, host, rundir};
 use dmavet_coherence::FaultSpec;
 use dmavet_devices::DeviceSpec;
 use dmavet_images::cache::{Cache, CacheError};
@@ -17,7 +18,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 /// The reference driver's prefix in `--module`.
-const REFERENCE: &str = "ref:ncdma";
+pub(super) const REFERENCE: &str = "ref:ncdma";
 
 /// Prepares one run: fetches and builds what is missing, packs the initramfs, and writes the plan into the run directory.
 ///
@@ -26,18 +27,17 @@ const REFERENCE: &str = "ref:ncdma";
 pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show: &Show) -> Result<Plan, Failure> {
     let spec = kernel_spec(args)?;
     let devices = devices(args)?;
-    for fault in &args.faults {
-        fault.parse::<FaultSpec>().map_err(|e| Failure::usage(format!("--fault {e}")))?;
-    }
-    let modules = args.modules.iter().map(|m| Wanted::parse(m)).collect::<Result<Vec<_>, _>>()?;
+    faults(args)?;
+    let modules = args.modules.iter().map(|m| Wanted::parse(m, &spec)).collect::<Result<Vec<_>, _>>()?;
     let workload = workload(args, &devices)?;
     let machine = args.machine.plan()?;
+    let baseline = accept::baseline(args)?;
 
     let cache = Cache::open(cache).map_err(|e| cache_failure(&e))?;
     let quiet = show.quiet;
     let tell = move |step: Step| {
         if !quiet {
-            eprintln!("dmavet: {step}");
+            progress::step(&step.to_string());
         }
     };
     let kernel = kernel::kernel(&cache, &spec, false, &tell).map_err(kernel_failure)?;
@@ -55,6 +55,9 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
     add_needed(&image, &kernel, &mut planned)?;
     image.workload(&workload);
 
+    // Past the `quiet` on every guest's command line.
+    let loud = (args.verbose > 1).then(|| "ignore_loglevel".to_owned());
+    let append = args.append.iter().cloned().chain(loud).collect();
     let run_dir = rundir::create(args.run_dir.as_deref())?;
     let initrd = run_dir.join("initramfs.cpio");
     write_image(&image, &initrd)?;
@@ -65,7 +68,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         kernel: kernel.vmlinux.clone(),
         release: kernel.release.clone(),
         initrd,
-        append: args.append.clone(),
+        append,
         memory: u64::from(args.memory) << 20,
         cpus: args.cpus,
         devices: devices.iter().map(DeviceSpec::to_string).collect(),
@@ -77,14 +80,21 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         record: args.record,
         limits: Limits { boot: args.boot_timeout, command: args.timeout, silence: args.silence_timeout },
         policy: Policy { fail_on: args.fail_on, pedantic: args.pedantic, require_coverage: args.require_coverage },
+        baseline,
         run_dir,
     };
     plan.save()?;
     Ok(plan)
 }
 
+/// Refuses failures that make no sense.
+pub(super) fn faults(args: &RunArgs) -> Result<(), Failure> {
+    let check = |fault: &String| fault.parse::<FaultSpec>().map(|_| ()).map_err(|e| Failure::usage(format!("--fault {e}")));
+    args.faults.iter().try_for_each(check)
+}
+
 /// The modules as the user named them, files without their folder; else the devices whose drivers are the kernel's own.
-fn title(args: &RunArgs, devices: &[DeviceSpec]) -> String {
+pub(super) fn title(args: &RunArgs, devices: &[DeviceSpec]) -> String {
     if args.modules.is_empty() {
         let driven = devices.iter().filter(|d| !d.info().drivers.is_empty());
         let names = driven.map(DeviceSpec::name).collect::<Vec<_>>().join(", ");
@@ -94,7 +104,7 @@ fn title(args: &RunArgs, devices: &[DeviceSpec]) -> String {
     args.modules.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-fn workload(args: &RunArgs, devices: &[DeviceSpec]) -> Result<Vec<u8>, Failure> {
+pub(super) fn workload(args: &RunArgs, devices: &[DeviceSpec]) -> Result<Vec<u8>, Failure> {
     if let Some(script) = &args.script {
         return std::fs::read(script).map_err(|e| Failure::usage(format!("cannot read the script {}: {e}", script.display())));
     }
@@ -113,7 +123,9 @@ fn workload(args: &RunArgs, devices: &[DeviceSpec]) -> Result<Vec<u8>, Failure> 
         }
     }
     match scripts.as_slice() {
-        [] => Err(Failure::usage("what shall the guest do? Name a script with --script FILE or a command after --")),
+        [] => {
+            Err(Failure::usage("what shall the guest do? Name a script with --script FILE or a command after --, or write a dmavet.toml"))
+        }
         [script] => Ok(script.to_vec()),
         // Each in a shell of its own, all of them whatever the others say.
         several => {
@@ -130,7 +142,7 @@ fn workload(args: &RunArgs, devices: &[DeviceSpec]) -> Result<Vec<u8>, Failure> 
 }
 
 /// Device specifications, checked; the reference driver brings its device along.
-fn devices(args: &RunArgs) -> Result<Vec<DeviceSpec>, Failure> {
+pub(super) fn devices(args: &RunArgs) -> Result<Vec<DeviceSpec>, Failure> {
     let mut devices = args.devices.clone();
     if devices.is_empty() && args.modules.iter().any(|m| m.starts_with(REFERENCE)) {
         devices.push("ncdma".into());
@@ -160,30 +172,38 @@ fn parse_device(text: &str) -> Result<DeviceSpec, Failure> {
 ///
 /// # Errors
 /// The kernel has no such driver, and lists what is built into it.
-fn drivers(devices: &[DeviceSpec], kernel: &KernelFiles, spec: &KernelSpec) -> Result<Vec<String>, Failure> {
+pub(super) fn drivers(devices: &[DeviceSpec], kernel: &KernelFiles, spec: &KernelSpec) -> Result<Vec<String>, Failure> {
     let tree = kernel.modules().map_err(kernel_failure)?;
+    let config = kernel.configuration();
     let mut names: Vec<String> = Vec::new();
     for (device, name) in devices.iter().flat_map(|d| d.info().drivers.iter().map(move |name| (d.name(), *name))) {
         if tree.file(name).is_some() {
             if names.iter().all(|n| n != name) {
                 names.push(name.to_owned());
             }
-        } else if tree.lists_builtin() && !tree.is_builtin(name) {
-            // What is no module of a kernel that does not list its built-in ones may be one of these: the run will tell.
-            let advice = spec.with_more_drivers().map(|other| format!("; --kernel {other} may have it")).unwrap_or_default();
-            return Err(Failure::usage(format!("--device {device}: {} has no driver {name}{advice}", kernel.name)));
+        } else if !tree.is_builtin(name) {
+            let lack = config.as_ref().and_then(|config| config.driver_lacks(name)).map(|lack| format!(": {lack}"));
+            // What is no module of a kernel that lists nothing as built in may be built in: the run will tell.
+            if lack.is_some() || tree.lists_builtin() {
+                let more = spec.with_more_drivers().map(|other| format!("; --kernel {other} may have it")).unwrap_or_default();
+                return Err(Failure::usage(format!(
+                    "--device {device}: {} has no driver {name}{}{more}",
+                    kernel.name,
+                    lack.unwrap_or_default()
+                )));
+            }
         }
     }
     Ok(names)
 }
 
-fn kernel_spec(args: &RunArgs) -> Result<KernelSpec, Failure> {
+pub(super) fn kernel_spec(args: &RunArgs) -> Result<KernelSpec, Failure> {
     let spec: KernelSpec = args.kernel.parse().map_err(kernel_failure)?;
     match spec {
         KernelSpec::Own { image, .. } => {
-            if !image.is_file() {
+            if !image.exists() {
                 return Err(Failure::usage(format!(
-                    "--kernel {}: there is no such file; name a bzImage or vmlinux, or debian:6.1 for a kernel from the archive",
+                    "--kernel {}: there is no such file; name a bzImage, a vmlinux or a build tree, or debian:6.1 for a kernel from the archive",
                     image.display()
                 )));
             }
@@ -199,7 +219,7 @@ fn kernel_spec(args: &RunArgs) -> Result<KernelSpec, Failure> {
 /// The source of a reference driver that `--module` names so: it travels inside the program.
 #[must_use]
 pub fn reference_source(module: &str) -> Option<ModuleSource> {
-    match Wanted::parse(module).ok()? {
+    match Wanted::parse(module, &KernelSpec::default()).ok()? {
         Wanted::Reference => Some(ModuleSource::ncdma()),
         Wanted::Variant(name) => ModuleSource::ncdma_variant(&name).ok(),
         Wanted::File(_) | Wanted::InTree(_) => None,
@@ -207,7 +227,7 @@ pub fn reference_source(module: &str) -> Option<ModuleSource> {
 }
 
 /// What one `--module` means.
-enum Wanted {
+pub(super) enum Wanted {
     /// The reference driver.
     Reference,
     /// A variant of it.
@@ -219,7 +239,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    pub(super) fn parse(text: &str, kernel: &KernelSpec) -> Result<Self, Failure> {
         if text == REFERENCE {
             return Ok(Self::Reference);
         }
@@ -230,7 +250,11 @@ impl Wanted {
             return Ok(Self::Variant(variant.into()));
         }
         if text.contains('/') || text.contains(".ko") {
-            let path = PathBuf::from(text);
+            let mut path = PathBuf::from(text);
+            if let (false, KernelSpec::Own { image, .. }) = (path.is_file(), kernel) {
+                // `drivers/net/my.ko` names a module of the build tree wherever one stands.
+                path = Some(image.join(text)).filter(|inside| inside.is_file()).unwrap_or(path);
+            }
             if !path.is_file() {
                 return Err(Failure::usage(format!("--module {text}: there is no such file")));
             }
@@ -266,15 +290,16 @@ fn add_module(
         Wanted::InTree(name) => {
             image.in_tree(std::slice::from_ref(name), &[]).map_err(image_failure)?;
             let tree = kernel.modules().map_err(kernel_failure)?;
-            let file = tree.file(name).ok_or_else(|| {
-                Failure::usage(format!(
-                    "--module {name}: kernel {} has it built in, or not at all; only modules can be checked so",
-                    kernel.release
-                ))
-            })?;
+            let file = tree.file(name).ok_or_else(|| no_module(name, kernel))?;
             Ok(PlanModule { name: dmavet_images::modinfo::normal(name), debug: file.to_path_buf(), under_test: true })
         }
     }
+}
+
+/// A kernel that has no such module.
+pub(super) fn no_module(name: &str, kernel: &KernelFiles) -> Failure {
+    let text = format!("--module {name}: kernel {} has it built in, or not at all; only modules can be checked so", kernel.release);
+    Failure::usage(text)
 }
 
 /// The modules the ones under test need, whose code may be on a call stack.
@@ -298,15 +323,17 @@ fn write_image(image: &Image<'_>, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cache_failure(error: &CacheError) -> Failure {
+pub(super) fn cache_failure(error: &CacheError) -> Failure {
     Failure::cannot_run(error.to_string())
 }
 
-fn kernel_failure(error: KernelError) -> Failure {
+pub(super) fn kernel_failure(error: KernelError) -> Failure {
     match error {
-        KernelError::UnknownName(_) | KernelError::Read { .. } | KernelError::NoRelease(_) | KernelError::Image { .. } => {
-            Failure::usage(error.to_string())
-        }
+        KernelError::UnknownName(_)
+        | KernelError::Read { .. }
+        | KernelError::NoRelease(_)
+        | KernelError::Image { .. }
+        | KernelError::Tree(_) => Failure::usage(error.to_string()),
         e => Failure::cannot_run(e.to_string()),
     }
 }

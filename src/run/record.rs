@@ -1,6 +1,7 @@
 //! The trace of a run.
 
 use crate::exit::Failure;
+use crate::progress;
 use crate::report::build::Told;
 use crate::run::{Plan, rundir};
 use dmavet_trace::Recorder;
@@ -30,14 +31,14 @@ pub fn end(recorder: &Recorder, told: &Told, quiet: bool) {
         recorder.note(NOTE_TOLD, &json);
     }
     match recorder.finish() {
-        Ok(figures) if !quiet => eprintln!(
-            "dmavet: trace: {} inputs in {} bytes ({:.1} bytes each)",
+        Ok(figures) if !quiet => progress::note(&format!(
+            "trace: {} inputs in {} bytes ({:.1} bytes each)",
             figures.inputs,
             figures.written,
             ratio(figures.written, figures.inputs)
-        ),
+        )),
         Ok(_) => {}
-        Err(error) => eprintln!("dmavet: warning: the trace is not whole: {error}"),
+        Err(error) => progress::note(&format!("warning: the trace is not whole: {error}")),
     }
 }
 

@@ -15,6 +15,14 @@ pub fn default_run_dir() -> PathBuf {
     PathBuf::from("dmavet-runs").join(format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{}", std::process::id()))
 }
 
+/// Today as YYYY-MM-DD (UTC).
+#[must_use]
+pub fn today() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (year, month, day) = civil(seconds / 86_400);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// Gregorian date of a day counted from 1970-01-01.
 fn civil(mut days: u64) -> (u64, u64, u64) {
     let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));

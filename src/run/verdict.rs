@@ -14,12 +14,15 @@ pub struct Verdict {
     pub exit_code: u8,
     /// Why, in one sentence.
     pub reason: String,
-    /// Findings by severity.
+    /// Errors.
     pub errors: usize,
     /// Warnings.
     pub warnings: usize,
     /// Notes.
     pub notes: usize,
+    /// Findings that a baseline accepts, of any severity; they are in none of the other figures.
+    #[serde(default)]
+    pub accepted: usize,
     /// The lowest severity that fails the run.
     pub fail_on: Severity,
     /// The workload's own exit status, if it ended.
@@ -61,8 +64,10 @@ pub struct Facts {
     pub workload: Option<i32>,
     /// What kept the guest's init from setting the run up.
     pub setup_failed: Option<String>,
-    /// Severities of the findings.
+    /// Severities of the findings that count.
     pub findings: Vec<Severity>,
+    /// How many others a baseline accepts.
+    pub accepted: usize,
     /// Drivers bound to a device under test.
     pub drivers_bound: usize,
     /// Mappings made by those drivers.
@@ -88,12 +93,14 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Verdict {
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
         notes: count(Severity::Note),
+        accepted: facts.accepted,
         fail_on: policy.fail_on,
         workload: facts.workload,
     }
 }
 
 fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
+    let accepted = if facts.accepted > 0 { format!(", {} accepted", facts.accepted) } else { String::new() };
     let also = if failing > 0 { format!("; {}", plural(failing, "finding")) } else { String::new() };
     match &facts.stop {
         Stop::Interrupted => return (Exit::Interrupted, format!("interrupted{also}")),
@@ -108,7 +115,7 @@ fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
         return (Exit::Workload, format!("the guest could not be set up: {what}{also}"));
     }
     if failing > 0 {
-        return (Exit::Findings, plural(failing, "finding"));
+        return (Exit::Findings, plural(failing, "finding") + &accepted);
     }
     match facts.workload {
         None => return (Exit::Guest, "the guest powered off without a verdict of its workload".into()),
@@ -126,8 +133,9 @@ fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
     }
     // Errors fail a run whatever `--fail-on` says, so what is left here are warnings and notes.
     match facts.findings.iter().filter(|s| **s == Severity::Warning).count() {
+        0 if facts.accepted > 0 => (Exit::Clean, format!("clean: no new findings{accepted}")),
         0 => (Exit::Clean, "clean: no findings".into()),
-        warnings => (Exit::Clean, format!("clean: no errors, {}", plural(warnings, "warning"))),
+        warnings => (Exit::Clean, format!("clean: no errors, {}{accepted}", plural(warnings, "warning"))),
     }
 }
 
@@ -160,6 +168,7 @@ mod tests {
             workload: Some(0),
             setup_failed: None,
             findings: Vec::new(),
+            accepted: 0,
             drivers_bound: 1,
             mappings: 5,
             device_accesses: 9,
@@ -214,6 +223,17 @@ mod tests {
         assert_eq!(judge(&warned, &Policy { fail_on: Severity::Warning, ..policy() }).result, Exit::Findings);
         let failed = Facts { findings: vec![Severity::Error], workload: Some(1), ..facts() };
         assert_eq!(judge(&failed, &policy()).result, Exit::Findings);
+    }
+
+    #[test]
+    fn what_is_accepted_fails_nothing_and_is_told() {
+        let accepted = Facts { accepted: 2, ..facts() };
+        let verdict = judge(&accepted, &policy());
+        assert_eq!((verdict.result, verdict.reason.as_str(), verdict.accepted), (Exit::Clean, "clean: no new findings, 2 accepted", 2));
+        let new = Facts { findings: vec![Severity::Error], ..accepted.clone() };
+        assert_eq!(judge(&new, &policy()).reason, "1 finding, 2 accepted");
+        let failed = Facts { workload: Some(1), ..accepted };
+        assert_eq!(judge(&failed, &policy()).result, Exit::Workload, "only findings are accepted");
     }
 
     #[test]

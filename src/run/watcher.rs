@@ -1,6 +1,7 @@
 //! Watches a run: writes its logs and shows what the user asked for.
 
 use crate::exit::Failure;
+use crate::progress;
 use crate::run::{Plan, Show, rundir};
 use dmavet_vmm::{AgentEvent, Observer};
 use std::fs::File;
@@ -69,7 +70,7 @@ impl Observer for Watcher {
     fn console(&self, bytes: &[u8]) {
         self.state().console.append(bytes);
         if self.show.console {
-            let _ = std::io::stderr().write_all(bytes);
+            progress::aside(|| _ = std::io::stderr().write_all(bytes));
         }
     }
 
@@ -77,15 +78,17 @@ impl Observer for Watcher {
         if let AgentEvent::Output(bytes) = event {
             self.state().workload.append(bytes);
             if self.show.workload {
-                let mut out = std::io::stdout().lock();
-                let _ = out.write_all(bytes).and_then(|()| out.flush());
+                progress::aside(|| {
+                    let mut out = std::io::stdout().lock();
+                    let _ = out.write_all(bytes).and_then(|()| out.flush());
+                });
             }
         }
     }
 
     fn phase(&self, name: &str, since_start: Duration) {
         if !self.show.quiet {
-            eprintln!("dmavet: {}: {name} at {:.1} s", self.title, since_start.as_secs_f64());
+            progress::step(&progress::phase(&self.title, name, since_start));
         }
     }
 }

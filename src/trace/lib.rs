@@ -22,6 +22,7 @@ mod record;
 mod recorder;
 mod replay;
 mod shadow;
+mod streamed;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,8 @@ pub use header::{Header, Limits};
 pub use reader::{End, Reader};
 pub use record::{Patch, Record};
 pub use recorder::{Figures, Recorder};
-pub use replay::{Divergence, Replay, replay};
+pub use replay::{Divergence, Replay, replay, replay_watched};
+pub use streamed::Moved;
 
 /// A trace of a machine with 8 MiB of RAM whose one block has these contents, with checksums that match: for fuzzers, which would not
 /// get past them.

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::player::{Player, Stored};
 use crate::reader::{End, Reader};
 use crate::record::Record;
+use crate::streamed::{Moved, Streamed};
 use dmavet_coherence::{AccessError, Coherence, CpuOp, DmaView, InFlight, Input, Intent, Outcome, RamRegion, Requester, Summary};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -46,12 +47,35 @@ pub struct Replay {
 ///
 /// # Errors
 /// When the trace is damaged, asks for more than it may, or the system has no memory.
-pub fn replay<R: Read>(mut reader: Reader<R>) -> Result<Replay, Error> {
+pub fn replay<R: Read>(reader: Reader<R>) -> Result<Replay, Error> {
+    play(reader, None)
+}
+
+/// The same, and shows what the devices moved: the bytes of each access they made to memory that was mapped for streaming.
+///
+/// Coherent memory is not among it: a trace does not have its contents. Neither are accesses a device makes to see whether there is
+/// something to do (polls), or ahead of time.
+///
+/// # Errors
+/// As for [`replay`].
+pub fn replay_watched<R: Read>(reader: Reader<R>, moved: &mut dyn FnMut(Moved<'_>)) -> Result<Replay, Error> {
+    play(reader, Some(moved))
+}
+
+fn play<R: Read>(mut reader: Reader<R>, moved: Option<&mut dyn FnMut(Moved<'_>)>) -> Result<Replay, Error> {
     let player = Player::default();
     let header = reader.header().clone();
     let core = Coherence::with_tap(header.config, guest_ram(&header.ram)?, Some(Arc::new(player.clone())))?;
     core.set_fault_plan(Box::new(player.clone()));
-    let mut stage = Stage { core, player, views: HashMap::new(), flights: HashMap::new(), summary: None, divergence: None };
+    let mut stage = Stage {
+        core,
+        player,
+        views: HashMap::new(),
+        flights: HashMap::new(),
+        summary: None,
+        divergence: None,
+        streamed: moved.map(Streamed::new),
+    };
     let (mut notes, mut noted, mut stacks) = (BTreeMap::new(), 0usize, 0usize);
     loop {
         let number = reader.inputs() + 1;
@@ -101,7 +125,7 @@ fn guest_ram(regions: &[RamRegion]) -> Result<Arc<GuestMemoryMmap>, Error> {
     GuestMemoryMmap::from_ranges_with_files(ranges).map(Arc::new).map_err(|e| failed(e.to_string()))
 }
 
-struct Stage {
+struct Stage<'a> {
     core: Coherence,
     player: Player,
     views: HashMap<Requester, DmaView>,
@@ -110,9 +134,11 @@ struct Stage {
     /// Of the last finish: what the run reported.
     summary: Option<Summary>,
     divergence: Option<Divergence>,
+    /// Who wants to see what the devices move.
+    streamed: Option<Streamed<'a>>,
 }
 
-impl Stage {
+impl Stage<'_> {
     fn play(&mut self, input: &Input<'_>, number: u64) {
         let other = self.perform(input);
         let seen = self.player.over();
@@ -133,6 +159,9 @@ impl Stage {
             Input::AddDevice { requester, model } => core.add_device(*requester, model),
             Input::Call { caller, call, answer } => {
                 let now = core.call(*caller, call);
+                if let Some(streamed) = &mut self.streamed {
+                    streamed.call(caller.requester, call, &now);
+                }
                 return (now != **answer).then(|| format!("{call:?} was answered with {now:?} instead of {answer:?}"));
             }
             Input::BusMaster { requester, on } => core.set_bus_master(*requester, *on),
@@ -164,7 +193,12 @@ impl Stage {
                     Intent::Prefetch => view.prefetching(),
                 };
                 let stored = self.player.stored();
-                access(&view, GuestAddress(iova.0), len, (*read, *write), &stored, *outcome);
+                let wanted = *intent == Intent::Use && *outcome == Outcome::Done;
+                let mut bytes = self.streamed.as_ref().filter(|streamed| wanted && streamed.has(*requester, *iova)).map(|_| Vec::new());
+                access(&view, GuestAddress(iova.0), len, (*read, *write), &stored, *outcome, bytes.as_mut());
+                if let (Some(streamed), Some(bytes)) = (&mut self.streamed, bytes) {
+                    streamed.moved(*requester, *write, &bytes);
+                }
             }
             Input::Consume { requester, iova, len, .. } => {
                 let (Some(view), Ok(len)) = (self.views.get(requester), usize::try_from(*len)) else {
@@ -187,8 +221,16 @@ impl Stage {
     }
 }
 
-/// Makes an access of a device, as far as the core can tell: what it read is of no interest, what it wrote is put back.
-fn access(view: &DmaView, address: GuestAddress, len: usize, (read, write): (bool, bool), stored: &[Stored], outcome: Outcome) {
+/// Makes an access of a device, as far as the core can tell: what it wrote is put back. What it read or wrote is added to `seen`.
+fn access(
+    view: &DmaView,
+    address: GuestAddress,
+    len: usize,
+    (read, write): (bool, bool),
+    stored: &[Stored],
+    outcome: Outcome,
+    mut seen: Option<&mut Vec<u8>>,
+) {
     let permissions = match (read, write) {
         (true, true) => Permissions::ReadWrite,
         (false, true) => Permissions::Write,
@@ -196,7 +238,7 @@ fn access(view: &DmaView, address: GuestAddress, len: usize, (read, write): (boo
         (false, false) => Permissions::No,
     };
     let Ok(slices) = view.get_slices(address, len, permissions) else { return };
-    if stored.is_empty() && outcome != Outcome::Broken {
+    if stored.is_empty() && outcome != Outcome::Broken && seen.is_none() {
         return;
     }
     let mut at = 0u64;
@@ -211,6 +253,11 @@ fn access(view: &DmaView, address: GuestAddress, len: usize, (read, write): (boo
                 break;
             }
             rest = others;
+        }
+        if let Some(seen) = &mut seen {
+            let from = seen.len();
+            seen.resize(from + slice.len(), 0);
+            slice.copy_to(seen.get_mut(from..).unwrap_or_default());
         }
         at = end;
     }

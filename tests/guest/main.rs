@@ -4,6 +4,7 @@
 mod bench;
 mod campaign;
 mod conformance;
+mod desk;
 mod devices;
 mod expect;
 mod hostile;

@@ -24,6 +24,7 @@ fn a_recorded_guest_run_replays_to_the_same_findings() {
     }
 
     assert_report_formats(&dirs[0]);
+    assert_compared(&dirs[0], &dirs[1]);
 
     let whole = std::fs::read(dirs[0].join("trace")).unwrap();
     let broken = dir.path().join("broken");
@@ -41,6 +42,34 @@ fn a_recorded_guest_run_replays_to_the_same_findings() {
     newer[8] += 1;
     let newer = replay(&newer);
     assert!(newer.code == 2 && newer.stderr.contains("version 2"), "{}", newer.all());
+}
+
+/// The buggy driver and the correct one, either way: what is gone in one is new in the other, and the device got other bytes.
+fn assert_compared(buggy: &Path, good: &Path) {
+    let compare = |old: &Path, new: &Path, code: i32| -> Value {
+        let args = |format: &'static str| ["compare".as_ref(), old.as_os_str(), new.as_os_str(), "--format".as_ref(), format.as_ref()];
+        let text = dmavet(args("text"));
+        assert!(text.code == code && text.stderr.is_empty() && text.stdout.contains("hand-overs per device access"), "{}", text.all());
+        serde_json::from_str(&dmavet(args("json")).stdout).expect("JSON")
+    };
+    let codes = |list: &Value| -> Vec<String> {
+        list.as_array()
+            .expect("a list")
+            .iter()
+            .map(|f| f["code"].as_str().expect("code").to_owned())
+            .filter(|code| code == "DV217")
+            .collect()
+    };
+    let fixed = compare(buggy, good, 0);
+    assert_eq!((codes(&fixed["gone"]).len(), codes(&fixed["appeared"]).len()), (2, 0), "{fixed}");
+    let broken = compare(good, buggy, 1);
+    assert_eq!((codes(&broken["gone"]).len(), codes(&broken["appeared"]).len()), (0, 2), "{broken}");
+    let read = &broken["data"]["compared"]["read"];
+    assert!(read["both"].as_u64() > Some(0) && read["new_only"].as_u64() > Some(0), "the device read stale bytes: {broken}");
+    let same = compare(good, good, 0);
+    let data = &same["data"]["compared"];
+    assert_eq!((&data["read"]["old_only"], &data["written"]["new_only"]), (&Value::from(0), &Value::from(0)), "{same}");
+    assert!(data["written"]["both"].as_u64() > Some(0), "{same}");
 }
 
 /// `dmavet report` gives the run's own text, and every other format names the finding at its source line.

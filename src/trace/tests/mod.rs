@@ -2,6 +2,7 @@
 
 mod damage;
 mod kinds;
+mod moved;
 
 use crate::{Record, Recorder};
 use dmavet_coherence::{Config, RamRegion, Tap as _};
