@@ -176,6 +176,16 @@ pub fn run(args: &RunArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
     Ok(result.exit)
 }
 
+/// Prepares one run and leaves it in its run directory.
+///
+/// # Errors
+/// A [`Failure`] when it cannot be prepared.
+pub fn prepare(args: &RunArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
+    let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    run::prepare(args, cache, command, &run::Show { quiet: args.quiet, console: false, workload: false })?;
+    Ok(Exit::Clean)
+}
+
 /// Executes prepared runs on this machine's KVM.
 ///
 /// # Errors

@@ -8,8 +8,7 @@ use crate::end::EndCell;
 use crate::journal::Stage;
 use crate::observer::testing::Recorder;
 use dmavet_coherence::Config;
-use dmavet_devices::DeviceSpec;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
 fn sink() -> Events {
     let observer: Arc<dyn Observer> = Arc::new(Recorder::default());
