@@ -73,6 +73,9 @@ enum Command {
     Completions(generate::CompletionsArgs),
     /// Write the manual pages
     Man(generate::ManArgs),
+    /// Prepare a run in its run directory without executing it (used by the benchmarks)
+    #[command(hide = true)]
+    Prepare(Box<RunArgs>),
     /// Execute prepared runs on this machine's KVM (used inside the lab)
     #[command(hide = true)]
     Execute(run::ExecuteArgs),
@@ -106,6 +109,7 @@ pub fn main() -> Result<Exit, Failure> {
         Command::List(args) => list::list(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
+        Command::Prepare(args) => run::prepare(&args, cache),
         Command::Execute(args) => run::execute(&args),
     }
 }

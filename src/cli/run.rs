@@ -265,6 +265,16 @@ fn print_several(targets: &[Target], results: &[(usize, RunResult)], quiet: u8) 
     Ok(())
 }
 
+/// Prepares one run and leaves it in its run directory.
+///
+/// # Errors
+/// A [`Failure`] when it cannot be prepared.
+pub fn prepare(args: &RunArgs, cache: Option<&Path>) -> Result<Exit, Failure> {
+    let command = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    run::prepare(args, cache, command, &run::Show { quiet: args.quiet > 0, console: false, workload: false })?;
+    Ok(Exit::Clean)
+}
+
 /// Executes prepared runs on this machine's KVM.
 ///
 /// # Errors

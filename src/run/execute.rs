@@ -151,6 +151,7 @@ pub fn execute_here(plan: &Plan, show: &Show, trace: Option<&Path>) -> Result<Ex
         memory: plan.memory,
         cpus: plan.cpus,
         devices,
+        agent: plan.agent,
         timeouts: Timeouts {
             boot: seconds(plan.limits.boot),
             command: seconds(plan.limits.command),

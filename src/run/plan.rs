@@ -35,6 +35,10 @@ pub struct Plan {
     pub cpus: u8,
     /// Device specifications (`dmavet list devices`).
     pub devices: Vec<String>,
+    /// Whether the guest meets the agent. No option switches it off, because nothing is checked without it: the benchmarks do, for
+    /// something to compare with.
+    #[serde(default = "with_agent")]
+    pub agent: bool,
     /// Failures to inject (`dmavet list faults`).
     #[serde(default)]
     pub faults: Vec<String>,
@@ -116,6 +120,10 @@ impl Plan {
         files.extend(specs.filter_map(|spec: DeviceSpec| spec.file().map(Path::to_path_buf)));
         files
     }
+}
+
+const fn with_agent() -> bool {
+    true
 }
 
 /// A module of a plan.

@@ -72,6 +72,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         memory: u64::from(args.memory) << 20,
         cpus: args.cpus,
         devices: devices.iter().map(DeviceSpec::to_string).collect(),
+        agent: true,
         faults: args.faults.clone(),
         modules: planned,
         machine,

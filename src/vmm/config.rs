@@ -49,6 +49,10 @@ pub struct VmConfig {
     pub cpus: u8,
     /// Devices under test, in this order: PCI functions from 00:02.0 on, platform devices from node 0 on.
     pub devices: Vec<DeviceSpec>,
+    /// Whether there is an agent. Without one this is any virtual machine: the devices are on the bus from the start and reach guest RAM
+    /// by its own addresses, nothing is checked, and [`Timeouts::boot`] is the limit for all of the run.
+    /// For measuring what the agent and the core cost. Platform devices cannot be had so.
+    pub agent: bool,
     /// Limits.
     pub timeouts: Timeouts,
     /// The coherence core's settings.

@@ -17,10 +17,12 @@ use crate::spoilt::SpoiltInterrupts;
 use crate::watch::Watch;
 use dmavet_agent::{Agent, AgentEvent};
 use dmavet_coherence::{Bdf, Coherence, FaultKind, Faults, Requester, SiteId};
+use dmavet_devices::DeviceSpec;
 use dmavet_devices::bus::{DeviceContext, DeviceMemory, LineSink, MsiMessage, MsiSink, PlatformContext};
 use dmavet_devices::pci::host_bridge;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use vm_memory::GuestMemoryMmap;
 
 const HOST_BRIDGE: Bdf = Bdf::new(0, 0, 0);
 const AGENT: Bdf = Bdf::new(0, 1, 0);
@@ -65,9 +67,13 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     let sink = Events { observer, journal, end, curtain: curtain.clone(), activity, watch: watch.clone(), code: code.clone() };
     let mut pci = PciRoot::default();
     pci.add(HOST_BRIDGE, Box::new(host_bridge()), None, None);
+    let mut platform = PlatformBus::default();
+    if !config.agent {
+        bare(chassis, &config.devices, &mut pci)?;
+        return Ok(Wired { pci, platform, coherence, watch, code });
+    }
     let agent = Agent::new(coherence.clone(), chassis.memory());
     pci.add(AGENT, Box::new(agent::function(agent, sink)), None, None);
-    let mut platform = PlatformBus::default();
     let (mut slots, mut numbers) = (FIRST_DEVICE.., 0u16..);
     for spec in &config.devices {
         let failed = |source| VmmError::Device { device: spec.to_string(), source };
@@ -102,6 +108,20 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
         }
     }
     Ok(Wired { pci, platform, coherence, watch, code })
+}
+
+/// Puts the devices on the bus of a machine that checks nothing: guest RAM itself is their memory, and nobody is told what they do.
+fn bare(chassis: &Chassis, devices: &[DeviceSpec], pci: &mut PciRoot) -> Result<(), VmmError> {
+    let Foundation { router, lines, .. } = &chassis.foundation;
+    for (slot, spec) in (FIRST_DEVICE..).zip(devices) {
+        let ram = GuestMemoryMmap::clone(&chassis.memory());
+        let memory = DeviceMemory { poll: ram.clone(), used: ram };
+        let msi = Vectors::new(router.clone(), lines.pin(intx_gsi(u32::from(slot), 0)));
+        let function = dmavet_devices::build(spec, DeviceContext { memory, msi, number: slot - FIRST_DEVICE })
+            .map_err(|source| VmmError::Device { device: spec.to_string(), source })?;
+        pci.add(Bdf::new(0, slot, 0), function, None, None);
+    }
+    Ok(())
 }
 
 /// Sites of register writes by address, good for one generation of the guest's code.

@@ -17,6 +17,7 @@ const TOOLS: &[Tool] = &[
     Tool { probe: "make", package: "make", why: "builds the guest's modules" },
     Tool { probe: "strip", package: "binutils", why: "strips the modules the guest loads" },
     Tool { probe: "/usr/include/stdio.h", package: "libc6-dev", why: "builds kernel build tools and Rust programs" },
+    Tool { probe: "/usr/lib/x86_64-linux-gnu/libc.a", package: "libc6-dev", why: "builds a program for guests without libraries (bench)" },
     Tool { probe: "/usr/lib/x86_64-linux-gnu/libelf.so.1", package: "libelf1", why: "the kernel's objtool" },
     Tool { probe: "qemu-system-x86_64", package: "qemu-system-x86", why: "the nested lab, where KVM cannot run Linux" },
     Tool { probe: "apt-get", package: "apt", why: "fetches guest kernels" },

@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         memory: 256 << 20,
         cpus: 1,
         devices: Vec::new(),
+        agent: true,
         timeouts: Timeouts::NONE,
         coherence: dmavet_coherence::Config::for_ram(0),
         modules: Vec::new(),

@@ -8,8 +8,7 @@ use crate::end::EndCell;
 use crate::journal::Stage;
 use crate::observer::testing::Recorder;
 use dmavet_coherence::Config;
-use dmavet_devices::DeviceSpec;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
 fn sink() -> Events {
     let observer: Arc<dyn Observer> = Arc::new(Recorder::default());
@@ -93,4 +92,22 @@ fn a_doorbell_is_one_frame_and_an_unknown_one_is_no_site() {
         tie.site(rip);
     }
     assert_eq!(tie.sites.lock().unwrap().sites.len(), Tie::MAX_SITES, "a guest cannot make this grow without bound");
+}
+
+#[test]
+fn without_an_agent_the_devices_are_there_from_the_start() {
+    let observer: Arc<dyn Observer> = Arc::new(Recorder::default());
+    let journal = Arc::new(Journal::new(observer.clone()));
+    let chassis = Chassis::new(16 << 20, 1, crate::memory::Pages::Any, journal).unwrap();
+    let mut pci = PciRoot::default();
+    bare(&chassis, &["ncdma".parse().unwrap(), "virtio-blk".parse().unwrap()], &mut pci).unwrap();
+    let id = |slot| {
+        let mut id = [0; 4];
+        pci.read_config(Bdf::new(0, slot, 0), 0, &mut id);
+        id
+    };
+    assert_eq!(id(1), [0xff; 4], "no agent");
+    assert_eq!(id(2), [0x5e, 0xda, 0x10, 0x00]);
+    assert_eq!(id(3), [0xf4, 0x1a, 0x42, 0x10]);
+    assert!(bare(&chassis, &["ncdma-platform".parse().unwrap()], &mut PciRoot::default()).is_err());
 }
