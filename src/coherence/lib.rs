@@ -33,6 +33,7 @@ pub mod profile;
 mod ram;
 mod rules;
 pub mod site;
+pub mod stop;
 pub mod summary;
 mod table;
 pub mod tap;
@@ -52,6 +53,7 @@ pub use finding::{AccessInfo, ByteRange, Finding, Handover, HistoryEntry, Mappin
 pub use ids::{Attrs, Bdf, Direction, Family, Gpa, Iova, PageKind, Requester, SiteId};
 pub use profile::{Cache, Edges, Profile};
 pub use site::{Frame, SiteTable};
+pub use stop::{StopOn, Stopper};
 pub use summary::{CallKind, DeviceSummary, LostWrite, Stats, Summary};
 pub use tap::{Detail, Input, Outcome, RamRegion, Tap};
 pub use view::{DmaView, InFlight, Intent};

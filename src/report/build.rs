@@ -52,7 +52,7 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
     let builder = Builder { symbolizer: &symbolizer, summary };
     let findings = merge(summary.findings.iter().map(|f| builder.finding(f)).collect());
     let verdict = judge(&facts(plan, summary, told, &modules, &findings), &plan.policy);
-    let failed = told.workload != Some(0);
+    let failed = told.workload != Some(0) && summary.stopped_at.is_none();
     Ok(Report {
         format: Report::FORMAT.into(),
         version: Report::VERSION,
@@ -113,6 +113,7 @@ fn facts(plan: &Plan, summary: &Summary, told: &Told, modules: &[ModuleCoverage]
         stop: told.stop.clone(),
         workload: told.workload,
         setup_failed: told.setup_failed.clone(),
+        stopped_at: summary.stopped_at,
         findings: findings.iter().map(|f| f.severity).collect(),
         drivers_bound: summary.devices.iter().map(|d| d.drivers.len()).sum(),
         mappings: summary.devices.iter().map(|d| d.mappings).sum(),

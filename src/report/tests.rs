@@ -65,6 +65,7 @@ fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -> Report {
             notes: 0,
             fail_on: Severity::Error,
             workload: Some(0),
+            stopped_at: None,
         },
         run: RunInfo {
             title: "drv.ko".into(),

@@ -5,7 +5,7 @@
 
 use crate::exit::Failure;
 use crate::run::rundir;
-use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, WatchPolicy};
+use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, StopOn, WatchPolicy};
 use dmavet_devices::DeviceSpec;
 use dmavet_vmm::{Backend, Stress, TierChoice, WatchConfig};
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,9 @@ pub struct Plan {
     pub record: bool,
     /// Time limits in seconds.
     pub limits: Limits,
+    /// Findings that end the run.
+    #[serde(default)]
+    pub stop_on: Vec<StopOn>,
     /// What fails the run.
     pub policy: Policy,
     /// The run directory.

@@ -51,6 +51,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
     let coherence = Coherence::with_tap(settings, chassis.memory(), config.tap.clone()).map_err(VmmError::Coherence)?;
+    coherence.set_stopper(end.clone());
     if !config.faults.is_empty() {
         coherence.set_fault_plan(Box::new(config.faults.iter().copied().collect::<Faults>()));
     }

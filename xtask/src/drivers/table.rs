@@ -17,6 +17,8 @@ pub struct Driver {
     pub headers: &'static [&'static str],
     /// Arguments of `dmavet run` that give it a device.
     pub devices: &'static [&'static str],
+    /// The kernel's other modules that drive these devices, where nobody but the kernel's own modules says so.
+    pub beside: &'static [&'static str],
     /// Calls that fail in the runs for error paths.
     pub faults: &'static [&'static str],
     /// Calls that are left out: a part of the function's name or of the call, and why nothing can reach them.
@@ -37,6 +39,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_ring.c"],
         headers: &[],
         devices: &["virtio-blk", "virtio-net"],
+        beside: &["virtio_pci", "virtio_blk", "virtio_net"],
         faults: FAULTS,
         outside: &[
             ("packed", "no device model offers packed virtqueues"),
@@ -51,6 +54,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_net.c"],
         headers: &[],
         devices: &["virtio-net", "virtio-net,mergeable=off"],
+        beside: &["virtio_pci"],
         faults: FAULTS,
         outside: &[
             ("xdp", "no XDP program is loaded"),
@@ -65,6 +69,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_blk.c"],
         headers: &[],
         devices: &["virtio-blk"],
+        beside: &["virtio_pci"],
         faults: FAULTS,
         outside: &[],
     },
@@ -75,6 +80,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["pci.c"],
         headers: &["nvme.h", "trace.h"],
         devices: &["nvme"],
+        beside: &[],
         faults: FAULTS,
         outside: &[
             ("dbbuf", "the device model has no shadow doorbells"),
@@ -90,6 +96,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["e1000_main.c", "e1000_hw.c", "e1000_ethtool.c", "e1000_param.c"],
         headers: &["e1000.h", "e1000_hw.h", "e1000_osdep.h"],
         devices: &["e1000"],
+        beside: &[],
         faults: FAULTS,
         outside: &[
             ("jumbo", "frames have the usual size"),

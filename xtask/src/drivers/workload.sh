@@ -62,7 +62,7 @@ talk() {
 	for size in 16 1472; do
 		ping -q -c 1 -W 10 -s $size 192.0.2.1 > /tmp/ping || fail "ping of $size bytes"
 	done
-	timeout 60 nc -w 20 192.0.2.1 7 < /tmp/c | cmp - /tmp/c || fail "the echo is not what was sent"
+	timeout 60 nc -w 20 "${ECHO:-192.0.2.1}" 7 < /tmp/c | cmp - /tmp/c || fail "the echo is not what was sent"
 }
 
 for interface in /sys/class/net/*; do
