@@ -100,7 +100,7 @@ impl Bench<'_> {
     pub fn equivalence(&self, trials: &[Trial<'_>], outcome: &mut Outcome) -> Result<(), String> {
         const RUNS: usize = 20;
         // One run that differs is enough, so they are not all made at once.
-        const AT_ONCE: usize = 5;
+        const AT_ONCE: usize = 10;
         let missed = |trial: &&Trial<'_>| outcome.fates.get(&trial.mutant.key()).is_some_and(|fate| fate.verdict == Verdict::Missed);
         let missed: Vec<&Trial<'_>> = trials.iter().filter(missed).collect();
         for trial in missed {

@@ -44,6 +44,7 @@ pub const DRIVERS: &[Driver] = &[
         outside: &[
             ("packed", "no device model offers packed virtqueues"),
             ("resize", "no device model can reset a single queue"),
+            ("vring_free_split", "for a queue that is resized, or made while kmalloc() fails"),
             ("virtqueue_dma_", "for drivers that map themselves: this kernel has none"),
         ],
     },
