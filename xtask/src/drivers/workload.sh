@@ -57,6 +57,12 @@ done
 
 up() {
 	ifconfig "$name" 192.0.2.2 netmask 255.255.255.0 up || fail "up"
+	# A link may take seconds to come up; what is sent before is lost.
+	tries=0
+	until [ "$(cat "/sys/class/net/$name/carrier")" = 1 ] || [ $tries -eq 100 ]; do
+		sleep 0.1
+		tries=$((tries + 1))
+	done
 }
 talk() {
 	for size in 16 1472; do
