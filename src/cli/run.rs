@@ -8,7 +8,7 @@ use crate::progress;
 use crate::report::Format;
 use crate::run::{self, Host, Plan, RunResult, host};
 use clap::{ArgAction, ArgMatches, Args};
-use dmavet_coherence::Severity;
+use dmavet_coherence::{Severity, StopOn};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `dmavet run`.
@@ -91,6 +91,11 @@ pub struct RunArgs {
     /// Lowest severity that fails the run
     #[arg(long, value_name = "SEVERITY", default_value = "error", value_parser = severity)]
     pub fail_on: Severity,
+
+    /// End the run at the first finding with this code (DV201) or of this severity or a worse one; several may be given, with commas or
+    /// by repeating the option. Later findings and leaks are not looked for then
+    #[arg(long, value_name = "CODE|SEVERITY", value_delimiter = ',')]
+    pub stop_on: Vec<StopOn>,
 
     /// Print notes too, and look for those that cost time to see: what is legal but wasteful or fragile
     #[arg(long)]

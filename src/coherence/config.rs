@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::profile::{Cache, Edges, Profile};
+use crate::stop::StopOn;
 use crate::watch::WatchPolicy;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -44,6 +45,9 @@ pub struct Config {
     pub max_page_refs: usize,
     /// Most different findings kept; what comes later is counted and is a DV901.
     pub max_findings: usize,
+    /// The findings after which nothing more is reported, because they end the run.
+    #[serde(default)]
+    pub stop_on: Vec<StopOn>,
 }
 
 impl Config {
@@ -74,6 +78,7 @@ impl Config {
             max_mappings: 4 << 20,
             max_page_refs: 16 << 20,
             max_findings: 4096,
+            stop_on: Vec::new(),
         }
     }
 

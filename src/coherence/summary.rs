@@ -1,5 +1,6 @@
 //! What is left when a run is over.
 
+use crate::catalogue::Code;
 use crate::finding::{ByteRange, Finding, MappingInfo};
 use crate::ids::{Requester, SiteId};
 use crate::site::SiteTable;
@@ -151,6 +152,8 @@ pub struct Summary {
     pub sites: SiteTable,
     /// The devices under test and every other requester that called.
     pub devices: Vec<DeviceSummary>,
+    /// The finding that ended the run ([`Config::stop_on`](crate::Config::stop_on)): nothing after it was reported.
+    pub stopped_at: Option<Code>,
 }
 
 impl Summary {

@@ -54,7 +54,7 @@ pub fn report(plan: &Plan, summary: &Summary, told: &Told) -> Result<Report, Fai
     let baseline =
         plan.baseline.as_ref().map(|baseline| baseline.apply(&mut findings, &drivers(plan, summary), told.stop == Stop::PowerOff));
     let verdict = judge(&facts(plan, summary, told, &modules, &findings), &plan.policy);
-    let failed = told.workload != Some(0);
+    let failed = told.workload != Some(0) && summary.stopped_at.is_none();
     Ok(Report {
         format: Report::FORMAT.into(),
         version: Report::VERSION,
@@ -138,6 +138,7 @@ fn facts(plan: &Plan, summary: &Summary, told: &Told, modules: &[ModuleCoverage]
         stop: told.stop.clone(),
         workload: told.workload,
         setup_failed: told.setup_failed.clone(),
+        stopped_at: summary.stopped_at,
         findings: findings.iter().filter(|f| f.accepted.is_none()).map(|f| f.severity).collect(),
         accepted: findings.iter().filter(|f| f.accepted.is_some()).count(),
         drivers_bound: summary.devices.iter().map(|d| d.drivers.len()).sum(),

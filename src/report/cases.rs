@@ -34,22 +34,24 @@ pub fn of(report: &Report) -> Vec<Case> {
     let verdict = &report.verdict;
     let reason = verdict.reason.clone();
     let outcome = match verdict.result {
-        Exit::Clean | Exit::Findings => Outcome::Passed,
+        Exit::Clean | Exit::Findings if verdict.stopped_at.is_none() => Outcome::Passed,
         Exit::Workload => Outcome::Failed(reason),
         _ => Outcome::Broken(reason),
     };
     let mut cases = vec![Case { name: "guest and workload".into(), outcome, detail: String::new() }];
     cases.extend(report.findings.iter().map(|finding| of_finding(report, finding)));
-    let complete = matches!(verdict.result, Exit::Clean | Exit::Findings | Exit::Workload);
+    let complete = matches!(verdict.result, Exit::Clean | Exit::Findings | Exit::Workload) && verdict.stopped_at.is_none();
     let outcome = if complete { Outcome::Passed } else { Outcome::Broken("the run did not come to its end".into()) };
     cases.push(Case { name: "all other rules of the DMA API".into(), outcome, detail: String::new() });
     cases
 }
 
 fn of_finding(report: &Report, finding: &ReportFinding) -> Case {
+    let verdict = &report.verdict;
+    let fails = finding.severity <= verdict.fail_on || verdict.stopped_at.is_some_and(|code| finding.code == code.to_string());
     let outcome = match &finding.accepted {
         Some(accepted) => Outcome::Accepted(accepted.to_string()),
-        None if finding.severity <= report.verdict.fail_on => Outcome::Failed(finding.volatile.message.clone()),
+        None if fails => Outcome::Failed(finding.volatile.message.clone()),
         None => Outcome::Passed,
     };
     Case { name: text::title(finding), outcome, detail: text::finding(finding) }

@@ -67,6 +67,7 @@ pub(crate) fn report(findings: Vec<ReportFinding>, watch: Option<WatchReport>) -
             accepted: 0,
             fail_on: Severity::Error,
             workload: Some(0),
+            stopped_at: None,
         },
         run: RunInfo {
             title: "drv.ko".into(),

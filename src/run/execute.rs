@@ -142,6 +142,7 @@ pub fn execute_here(plan: &Plan, show: &Show, trace: Option<&Path>) -> Result<Ex
     plan.machine.configure(&mut coherence);
     coherence.sg_merge = plan.sg_merge;
     coherence.pedantic = plan.policy.pedantic;
+    coherence.stop_on.clone_from(&plan.stop_on);
     let seconds = |s: u64| (s != 0).then(|| Duration::from_secs(s));
     let recorder = if plan.record { Some(record::start(plan, trace)?) } else { None };
     let config = VmConfig {
@@ -211,6 +212,7 @@ fn told(plan: &Plan, outcome: &Outcome) -> Told {
         End::Timeout(Limit::Command | Limit::Total, limit) => {
             Stop::Timeout(format!("modules and workload took longer than {} s (--timeout){doing}", seconds(limit)))
         }
+        End::Finding => Stop::Finding,
         End::Cancelled => Stop::Interrupted,
         End::Internal(what) => Stop::Internal(what.clone()),
     };

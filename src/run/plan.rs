@@ -6,7 +6,7 @@
 use crate::exit::Failure;
 use crate::report::baseline::Baseline;
 use crate::run::rundir;
-use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, WatchPolicy};
+use dmavet_coherence::{Cache, Config, Edges, FaultSpec, Profile, Severity, StopOn, WatchPolicy};
 use dmavet_devices::DeviceSpec;
 use dmavet_vmm::{Backend, Stress, TierChoice, WatchConfig};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,9 @@ pub struct Plan {
     pub record: bool,
     /// Time limits in seconds.
     pub limits: Limits,
+    /// Findings that end the run.
+    #[serde(default)]
+    pub stop_on: Vec<StopOn>,
     /// What fails the run.
     pub policy: Policy,
     /// Findings that do not.

@@ -80,6 +80,7 @@ pub fn prepare(args: &RunArgs, cache: Option<&Path>, command: Vec<String>, show:
         watch: args.watch.plan(),
         record: args.record,
         limits: Limits { boot: args.boot_timeout, command: args.timeout, silence: args.silence_timeout },
+        stop_on: args.stop_on.clone(),
         policy: Policy { fail_on: args.fail_on, pedantic: args.pedantic, require_coverage: args.require_coverage },
         baseline,
         run_dir,

@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use crate::run::Policy;
-use dmavet_coherence::Severity;
+use dmavet_coherence::{Code, Severity};
 use serde::{Deserialize, Serialize};
 
 /// How a run ended and why.
@@ -27,6 +27,9 @@ pub struct Verdict {
     pub fail_on: Severity,
     /// The workload's own exit status, if it ended.
     pub workload: Option<i32>,
+    /// Code of the finding that ended the run (`--stop-on`): nothing was looked for after it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stopped_at: Option<Code>,
 }
 
 impl Verdict {
@@ -47,6 +50,8 @@ pub enum Stop {
     Guest(String),
     /// A limit ended it: which one.
     Timeout(String),
+    /// A finding ended it, as the user wanted.
+    Finding,
     /// The user interrupted it.
     Interrupted,
     /// dmavet failed: how.
@@ -64,6 +69,8 @@ pub struct Facts {
     pub workload: Option<i32>,
     /// What kept the guest's init from setting the run up.
     pub setup_failed: Option<String>,
+    /// The finding after which nothing was reported any more.
+    pub stopped_at: Option<Code>,
     /// Severities of the findings that count.
     pub findings: Vec<Severity>,
     /// How many others a baseline accepts.
@@ -96,6 +103,7 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Verdict {
         accepted: facts.accepted,
         fail_on: policy.fail_on,
         workload: facts.workload,
+        stopped_at: facts.stopped_at,
     }
 }
 
@@ -109,7 +117,14 @@ fn decide(facts: &Facts, policy: &Policy, failing: usize) -> (Exit, String) {
         Stop::Timeout(what) => return (Exit::Timeout, format!("{what}{also}")),
         Stop::Unknown if failing == 0 => return (Exit::Guest, "the trace ends before the run did, without a verdict of the guest".into()),
         Stop::Unknown => return (Exit::Findings, format!("{}; the trace ends before the run did", plural(failing, "finding"))),
-        Stop::PowerOff => {}
+        Stop::PowerOff | Stop::Finding => {}
+    }
+    if let Some(code) = facts.stopped_at {
+        let found = plural(facts.findings.len(), "finding");
+        return (
+            Exit::Findings,
+            format!("{found}; the run was stopped at {code} (--stop-on), what comes later and leaks were not looked for"),
+        );
     }
     if let Some(what) = &facts.setup_failed {
         return (Exit::Workload, format!("the guest could not be set up: {what}{also}"));
@@ -167,6 +182,7 @@ mod tests {
             stop: Stop::PowerOff,
             workload: Some(0),
             setup_failed: None,
+            stopped_at: None,
             findings: Vec::new(),
             accepted: 0,
             drivers_bound: 1,
@@ -213,6 +229,17 @@ mod tests {
         assert_eq!(judge(&cut, &policy()).result, Exit::Findings);
         assert_eq!(judge(&Facts { workload: Some(3), ..facts() }, &policy()).result, Exit::Workload);
         assert_eq!(judge(&Facts { setup_failed: Some("x".into()), ..facts() }, &policy()).result, Exit::Workload);
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_says_so_and_fails() {
+        let stopped =
+            Facts { stop: Stop::Finding, workload: None, stopped_at: Some(Code::DV202), findings: vec![Severity::Warning], ..facts() };
+        let verdict = judge(&stopped, &policy());
+        assert_eq!((verdict.result, verdict.exit_code, verdict.stopped_at), (Exit::Findings, 1, Some(Code::DV202)));
+        assert!(verdict.reason.starts_with("1 finding; the run was stopped at DV202 (--stop-on)"), "{}", verdict.reason);
+        // The finding came, but the time was up before the machine was.
+        assert_eq!(judge(&Facts { stop: Stop::Timeout("late".into()), ..stopped }, &policy()).result, Exit::Timeout);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How a run ends.
 
 use crate::ports::ResetBy;
+use dmavet_coherence::Stopper;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -38,6 +39,8 @@ pub enum End {
     Silence(Duration),
     /// A limit was exceeded; its value.
     Timeout(Limit, Duration),
+    /// A finding was made that the run was to end with.
+    Finding,
     /// The caller cancelled.
     Cancelled,
     /// KVM or this VMM could not go on: what happened, for a bug report.
@@ -83,6 +86,12 @@ impl EndCell {
     /// Readable once the run has ended.
     pub fn fd(&self) -> &EventFd {
         &self.fd
+    }
+}
+
+impl Stopper for EndCell {
+    fn stop(&self) {
+        self.set(End::Finding);
     }
 }
 

@@ -54,6 +54,7 @@ pub fn populate(chassis: &Chassis, config: &VmConfig, observer: Arc<dyn Observer
     settings.kernel_image = crate::boot::constant_parts(&config.kernel);
     settings.reserved.push(chassis.window64());
     let coherence = Coherence::with_tap(settings, chassis.memory(), config.tap.clone()).map_err(VmmError::Coherence)?;
+    coherence.set_stopper(end.clone());
     let (calls, interrupts): (Vec<_>, Vec<_>) =
         config.faults.iter().copied().partition(|fault| matches!(fault.kind, FaultKind::Map | FaultKind::Alloc));
     if !calls.is_empty() {

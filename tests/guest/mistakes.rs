@@ -28,6 +28,7 @@ fn no_such_kernel() {
 fn wrong_arguments() {
     assert_told(&dmavet(["run", "--cpus", "0"]), 2, &["--cpus"]);
     assert_told(&dmavet(["run", "--line-size", "48"]), 2, &["32, 64 or 128"]);
+    assert_told(&dmavet(["run", "--stop-on", "errors"]), 2, &["--stop-on", "DV201", "error, warning or note"]);
     assert_told(&dmavet(["run", "--module", "/nowhere/x.ko"]), 2, &["/nowhere/x.ko"]);
     assert_told(&dmavet(["run", "--module", "ref:ncdma/no-such-variant"]), 2, &["no-such-variant", "list variants"]);
     assert_told(&dmavet(["run", "--device", "toaster"]), 2, &["toaster", "ncdma"]);

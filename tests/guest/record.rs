@@ -8,9 +8,10 @@ use std::path::Path;
 fn a_recorded_guest_run_replays_to_the_same_findings() {
     let _lab = lab();
     let dir = tempfile::tempdir().expect("temporary directory");
-    let lines = ["--record --module ref:ncdma/stale-reuse", "--record --module ref:ncdma"];
+    let stopped = "--record --module ref:ncdma/stale-reuse --stop-on DV101,error";
+    let lines = ["--record --module ref:ncdma/stale-reuse", "--record --module ref:ncdma", stopped];
     let dirs = batch(dir.path(), &lines.map(str::to_owned));
-    for (dir, code) in dirs.iter().zip([1, 0]) {
+    for (dir, code) in dirs.iter().zip([1, 0, 1]) {
         let recorded = findings(dir);
         let json = |path: &str| -> Value {
             let ran = dmavet(["replay", "--format", "json", path]);
@@ -25,6 +26,7 @@ fn a_recorded_guest_run_replays_to_the_same_findings() {
 
     assert_report_formats(&dirs[0]);
     assert_compared(&dirs[0], &dirs[1]);
+    assert_stopped(&findings(&dirs[2]));
 
     let whole = std::fs::read(dirs[0].join("trace")).unwrap();
     let broken = dir.path().join("broken");
@@ -70,6 +72,15 @@ fn assert_compared(buggy: &Path, good: &Path) {
     let data = &same["data"]["compared"];
     assert_eq!((&data["read"]["old_only"], &data["written"]["new_only"]), (&Value::from(0), &Value::from(0)), "{same}");
     assert!(data["written"]["both"].as_u64() > Some(0), "{same}");
+}
+
+/// The run ended with its first error, before the workload did.
+fn assert_stopped(report: &Value) {
+    let (verdict, found) = (&report["verdict"], report["findings"].as_array().expect("findings"));
+    assert_eq!((&verdict["exit_code"], &verdict["workload"]), (&Value::from(1), &Value::Null), "{verdict}");
+    assert!(verdict["reason"].as_str().expect("a reason").contains("stopped at"), "{verdict}");
+    let errors: Vec<&Value> = found.iter().filter(|finding| finding["severity"] == "error").collect();
+    assert!(errors.len() == 1 && errors[0]["code"] == verdict["stopped_at"], "{found:?}");
 }
 
 /// `dmavet report` gives the run's own text, and every other format names the finding at its source line.

@@ -32,6 +32,7 @@ use crate::mapping::Mappings;
 use crate::ram::Ram;
 use crate::rules;
 use crate::site::{Frame, SiteTable};
+use crate::stop::{Stopper, Wait};
 use crate::summary::{CallKind, Stats, Summary};
 use crate::table::Table;
 use crate::tap::{Detail, Feed, Heard, Input, SeenGate, SeenPlan, Tap};
@@ -174,6 +175,11 @@ impl Coherence {
         engine.ram.feed.input(|| Input::Gate);
     }
 
+    /// Gives the core somebody who ends the machine when a finding of [`Config::stop_on`] was made.
+    pub fn set_stopper(&self, stopper: Arc<dyn Stopper>) {
+        self.shared.lock().wait.set_stopper(stopper);
+    }
+
     /// The device gave the CPU a sign: it raised an interrupt, or one of its registers was read (event B).
     pub fn signalled(&self, requester: Requester) {
         let mut engine = self.shared.lock();
@@ -276,6 +282,8 @@ pub(crate) struct Engine {
     /// The requester of the last call and its record: calls come in runs.
     last_requester: Option<(Requester, u32)>,
     pub(crate) findings: Findings,
+    /// The finding that ends the run.
+    pub(crate) wait: Wait,
     pub(crate) sites: SiteTable,
     pub(crate) stats: Stats,
     /// Transfers the devices say they are working on.
@@ -303,6 +311,7 @@ impl Engine {
             by_requester: HashMap::new(),
             last_requester: None,
             findings: Findings::new(config.max_findings),
+            wait: Wait::new(&config.stop_on),
             sites: SiteTable::default(),
             stats: Stats::default(),
             flights: Flights::default(),

@@ -19,6 +19,9 @@ impl Engine {
         verdict: Verdict,
         evidence: Option<&Evidence>,
     ) {
+        if self.wait.at().is_some() {
+            return;
+        }
         let record = mapping.and_then(|id| self.mappings.get(id));
         let by_content = |code: Code| code == Code::DV201 || code == Code::DV203;
         // An access of the CPU was asked about before; what only content tells may be anybody's.
@@ -40,9 +43,17 @@ impl Engine {
 
     /// Keeps a finding that was drafted when it happened.
     pub(crate) fn keep(&mut self, key: Key, finding: Finding) {
+        if self.wait.at().is_some() {
+            return;
+        }
         if self.findings.repeat(&key, finding.last_seq, finding.range) {
             self.stats.repeated_offences += 1;
-        } else if !self.findings.add(key, finding) {
+            return;
+        }
+        let (code, severity) = (finding.code, finding.severity);
+        if self.findings.add(key, finding) {
+            self.wait.kept(code, severity);
+        } else {
             self.stats.suppressed_findings += 1;
             self.blind_spot("too many different findings: later ones are only counted");
         }
@@ -100,6 +111,9 @@ impl Engine {
     /// DV901. The same words make the same finding.
     pub(crate) fn blind_spot(&mut self, what: &str) {
         self.stats.blind_spots += 1;
+        if self.wait.at().is_some() {
+            return;
+        }
         let seq = self.seq();
         if let Some(known) = self.findings.blind_spot(what) {
             known.count += 1;
@@ -134,6 +148,7 @@ impl Engine {
             first_seq: seq,
             last_seq: seq,
         });
+        self.wait.kept(Code::DV901, Severity::Warning);
     }
 
     /// All findings, errors first, then by code, device and places. The order does not depend on the numbers of sites.

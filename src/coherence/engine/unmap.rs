@@ -216,8 +216,11 @@ impl Engine {
     /// See [`Coherence::finish`](crate::Coherence::finish).
     pub(super) fn finish(&mut self) -> Summary {
         self.tick();
+        self.wait.over();
         let what = "end of the run";
-        for id in self.mappings.live_where(|_| true) {
+        // A run that was stopped has not come to the end, where mappings would be leaks.
+        let open = if self.wait.at().is_none() { self.mappings.live_where(|_| true) } else { Vec::new() };
+        for id in open {
             let Some(mapping) = self.mappings.get(id) else { continue };
             let device = mapping.device;
             self.forgive_rearmed(id);
@@ -237,6 +240,7 @@ impl Engine {
             stats,
             sites: self.sites.clone(),
             devices: self.devices.iter().map(crate::device::Device::summary).collect(),
+            stopped_at: self.wait.at(),
         }
     }
 

@@ -26,6 +26,7 @@ mod ownership;
 mod profiles;
 mod regressions;
 mod space;
+mod stop;
 mod syncs;
 mod tapped;
 mod view;

@@ -5,10 +5,12 @@ use super::rules::{self, Mutant};
 use super::scan::Source;
 use super::table::{DRIVERS, Driver};
 use dmavet_images::cache::Cache;
+use dmavet_images::initramfs::Image;
 use dmavet_images::kernel::{self, KernelFiles};
 use dmavet_images::module::{self, ModuleSource};
 use dmavet_images::progress::Step;
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 /// A driver's source with everything that can be done to it.
@@ -87,6 +89,28 @@ impl Prepared {
     /// Release of its kernel.
     pub fn release(&self) -> &str {
         &self.kernel.release
+    }
+
+    /// Its kernel as a PC boots it.
+    pub fn bzimage(&self) -> &Path {
+        &self.kernel.bzimage
+    }
+
+    /// Packs a guest as `dmavet run` does: the module, what else the devices need, the workload; and files of the host's.
+    pub fn pack(&self, module: &Path, workload: &str, files: &[(&Path, &str)], cache: &Cache, to: &Path) -> Result<(), String> {
+        let agent = module::build(cache, &self.kernel, &ModuleSource::agent(), &tell).map_err(|e| e.to_string())?;
+        let mut image = Image::new(cache, &self.kernel, &agent.guest_ko, &tell).map_err(|e| e.to_string())?;
+        image.module(module, &[]).map_err(|e| e.to_string())?;
+        let beside: Vec<String> = self.driver.beside.iter().map(|name| (*name).to_owned()).collect();
+        image.in_tree(&beside, &[]).map_err(|e| e.to_string())?;
+        image.workload(workload.as_bytes());
+        for (from, path) in files {
+            image.host_path(from, path).map_err(|e| e.to_string())?;
+        }
+        let failed = |e: std::io::Error| format!("{}: {e}", to.display());
+        let writer = image.write(BufWriter::new(File::create(to).map_err(failed)?)).map_err(failed)?;
+        writer.into_inner().map_err(|e| failed(e.into_error()))?;
+        Ok(())
     }
 
     /// Builds one form; the file has the name of the kernel's own module. Modules are kept in `kept`, not in the user's cache.

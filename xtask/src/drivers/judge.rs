@@ -20,6 +20,8 @@ pub struct Result {
     /// The verdict in a word, `none` when the run left nothing.
     pub verdict: String,
     pub seen: Vec<Seen>,
+    /// Whether a finding that was waited for ended it.
+    pub stopped: bool,
     /// Calls the run's driver said it came to.
     pub reached: Vec<(String, u32)>,
 }
@@ -29,11 +31,12 @@ pub fn read(folder: &Path) -> Result {
     let console = fs::read(folder.join("console.log")).unwrap_or_default();
     let reached = String::from_utf8_lossy(&console).lines().filter_map(announced).collect();
     let Some(findings) = fs::read(folder.join("findings.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
-        return Result { verdict: "none".into(), seen: Vec::new(), reached };
+        return Result { verdict: "none".into(), reached, ..Result::default() };
     };
     let list = findings["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
     let verdict = findings["verdict"]["result"].as_str().unwrap_or("none").to_owned();
-    Result { verdict, seen: list.iter().map(seen).collect(), reached }
+    let stopped = findings["verdict"]["stopped_at"].is_string();
+    Result { verdict, seen: list.iter().map(seen).collect(), stopped, reached }
 }
 
 fn announced(line: &str) -> Option<(String, u32)> {

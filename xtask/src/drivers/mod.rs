@@ -4,20 +4,22 @@
 //! from a list of places.
 
 mod api;
+mod bench;
 mod build;
 mod judge;
+mod plain;
 mod report;
 mod rules;
 mod run;
 mod scan;
 mod table;
+mod turns;
 
+use bench::{BATCH, Bench};
 use build::{Form, Prepared};
 use dmavet_images::cache::Cache;
-use judge::Result as Run;
 use report::{Fate, Outcome, Score, Verdict};
-use rules::{Class, Mutant};
-use run::Wanted;
+use rules::Mutant;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -31,9 +33,12 @@ cargo xtask mutants [drivers]  change the DMA calls of in-tree drivers, one at a
     --list           only list the changes
     --only N[-M]     only these, by their number in the list
     --missed         only what earlier runs missed or did not come to
+    --first N        only the first N of these in turn: one of each class of each driver, then the second of each, and so on
     --build          build the modules and run nothing
     --labs N         labs that share the runs, where they go to the lab (default 1)
+    --dmavet FILE    a dmavet that is built already
     --equivalence    make 20 runs with --profile worst --cache random for each miss, to see whether a byte ever differs
+    --swiotlb        run what was tried in plain QEMU with swiotlb=force, to see whether the workload notices; nothing else
     --write          then write docs/driver-mutants.md, keeping the notes in it
 ";
 
@@ -45,9 +50,12 @@ struct Options {
     list: bool,
     only: Option<RangeInclusive<usize>>,
     missed: bool,
+    first: Option<usize>,
     build: bool,
     labs: Option<usize>,
+    dmavet: Option<PathBuf>,
     equivalence: bool,
+    swiotlb: bool,
     write: bool,
 }
 
@@ -62,8 +70,11 @@ impl Options {
                 "--missed" => options.missed = true,
                 "--build" => options.build = true,
                 "--equivalence" => options.equivalence = true,
+                "--swiotlb" => options.swiotlb = true,
                 "--write" => options.write = true,
                 "--driver" => options.driver = Some(value()?.clone()),
+                "--dmavet" => options.dmavet = Some(value()?.into()),
+                "--first" => options.first = Some(crate::mutants::number(arg, value()?)?),
                 "--labs" => options.labs = Some(crate::mutants::number(arg, value()?)?),
                 "--only" => {
                     let text = value()?;
@@ -106,50 +117,43 @@ pub fn task(root: &Path, target: &Path, args: &[String], binary: impl FnOnce() -
     let file = work.join("outcome.json");
     let mut outcome = Outcome::read(&file);
     let all = prepared.iter().flat_map(|p| p.mutants.iter().map(move |mutant| (p, mutant)));
-    let mut trials = Vec::new();
-    for (n, (prepared, mutant)) in all.enumerate() {
-        if options.wants(n + 1, mutant, &outcome) {
-            if options.list {
-                println!(
-                    "{:>4}  {:<12} {:<24} {}:{}: {}",
-                    n + 1,
-                    prepared.driver.name,
-                    mutant.class.name(),
-                    mutant.file,
-                    mutant.line,
-                    mutant.change
-                );
-            }
-            trials.push(Trial { prepared, mutant, module: None });
-        }
+    let mut wanted: Vec<(usize, Trial<'_>)> = (1..)
+        .zip(all)
+        .filter(|(n, (_, mutant))| options.wants(*n, mutant, &outcome))
+        .map(|(n, (prepared, mutant))| (n, Trial { prepared, mutant, module: None }))
+        .collect();
+    if let Some(first) = options.first {
+        wanted = in_turn(&prepared, wanted).into_iter().take(first).collect();
     }
     if options.list {
-        println!("{} changes", trials.len());
-        prepared.iter().flat_map(|p| &p.left_out).for_each(|(why, count)| println!("{count} more left out: {why}"));
+        list(&prepared, &wanted);
         return Ok(());
     }
-    let binary = if options.build { None } else { Some(binary()?) };
-    if let Some(binary) = &binary {
-        let absent = absent(&prepared, &run::models(binary)?);
-        if let (Some((_, why)), Some(_)) = (absent.first(), &options.driver) {
-            return Err(why.clone());
-        }
-        absent.iter().for_each(|(_, why)| eprintln!("xtask: {why}"));
-        trials.retain(|trial| !absent.iter().any(|(name, _)| *name == trial.prepared.driver.name));
-    }
+    let mut trials: Vec<Trial<'_>> = wanted.into_iter().map(|(_, trial)| trial).collect();
     let kept = build::kept(&work)?;
-    let broken = build_all(&mut trials, &kept)?;
-    for (key, why) in broken {
-        outcome.fates.insert(key, Fate { verdict: Verdict::Unviable, instead: why, ..Fate::default() });
-    }
-    outcome.write(&file)?;
-    if let Some(binary) = binary {
+    let bench = |binary| Bench { work: &work, binary, labs: options.labs.unwrap_or(1), kept: &kept, cache: &cache };
+    if options.swiotlb {
+        trials.retain(|trial| outcome.lacks_plain(&trial.mutant.key()));
+        build_all(&mut trials, &kept)?;
+        for some in trials.chunks(BATCH) {
+            bench(PathBuf::new()).plain(some, &mut outcome)?;
+            outcome.write(&file)?;
+        }
+    } else if options.build {
+        build_all(&mut trials, &kept)?;
+    } else {
+        let binary = options.dmavet.clone().map_or_else(binary, Ok)?;
+        leave_out_absent(&mut trials, &prepared, &binary, options.driver.is_some())?;
+        for (key, why) in build_all(&mut trials, &kept)? {
+            outcome.fates.insert(key, Fate { verdict: Verdict::Unviable, instead: why, ..Fate::default() });
+        }
+        outcome.write(&file)?;
         trials.retain(|trial| trial.module.is_some());
-        if !options.missed && options.only.is_none() {
+        if !options.missed && options.only.is_none() && options.first.is_none() {
             // With only some of them, what earlier runs said of the drivers as they are still holds.
             outcome.controls.clear();
         }
-        let bench = Bench { work: &work, binary: &binary, labs: options.labs.unwrap_or(1), kept: &kept };
+        let bench = bench(binary);
         // Kept as it grows: whoever stops the task goes on with --missed.
         for some in trials.chunks(BATCH) {
             let tried = bench.try_all(some, &mut outcome);
@@ -171,6 +175,34 @@ pub fn task(root: &Path, target: &Path, args: &[String], binary: impl FnOnce() -
         println!("{:<16} {} ({})", fate.verdict.name(), mutant.key(), fate.instead);
     }
     println!("{}", Score::of(tried.iter().map(|(_, fate)| *fate)).said());
+    Ok(())
+}
+
+/// The drivers in their order, the classes of each in turn.
+fn in_turn<'a>(prepared: &[Prepared], wanted: Vec<(usize, Trial<'a>)>) -> Vec<(usize, Trial<'a>)> {
+    let driver = |trial: &Trial<'_>| prepared.iter().position(|p| std::ptr::eq(p, trial.prepared));
+    let order = turns::in_turn(wanted.iter().map(|(_, trial)| (driver(trial), trial.mutant.class)));
+    let mut wanted: Vec<_> = wanted.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|place| wanted.get_mut(place).and_then(Option::take)).collect()
+}
+
+fn list(prepared: &[Prepared], wanted: &[(usize, Trial<'_>)]) {
+    for (n, Trial { prepared, mutant, .. }) in wanted {
+        let (driver, class) = (prepared.driver.name, mutant.class.name());
+        println!("{n:>4}  {driver:<12} {class:<24} {}:{}: {}", mutant.file, mutant.line, mutant.change);
+    }
+    println!("{} changes", wanted.len());
+    prepared.iter().flat_map(|p| &p.left_out).for_each(|(why, count)| println!("{count} more left out: {why}"));
+}
+
+/// Drops the trials of drivers whose device this dmavet lacks; when the driver was asked for by name, that is an error.
+fn leave_out_absent(trials: &mut Vec<Trial<'_>>, prepared: &[Prepared], binary: &Path, by_name: bool) -> Result<(), String> {
+    let absent = absent(prepared, &run::models(binary)?);
+    if let (Some((_, why)), true) = (absent.first(), by_name) {
+        return Err(why.clone());
+    }
+    absent.iter().for_each(|(_, why)| eprintln!("xtask: {why}"));
+    trials.retain(|trial| !absent.iter().any(|(name, _)| *name == trial.prepared.driver.name));
     Ok(())
 }
 
@@ -217,147 +249,6 @@ fn build_all(trials: &mut [Trial<'_>], kept: &Cache) -> Result<Vec<(String, Stri
     Ok(broken)
 }
 
-/// Where the runs are made.
-struct Bench<'a> {
-    work: &'a Path,
-    binary: &'a Path,
-    labs: usize,
-    kept: &'a Cache,
-}
-
-/// The longest the workload of a mutant may take, in seconds: one that breaks the transfers waits for ever, with the finding made long ago.
-const PATIENCE: u32 = 100;
-
-/// Mutants of one `dmavet batch`.
-const BATCH: usize = 24;
-
-/// Runs of one driver that are no mutant's.
-const CONTROLS: usize = 2;
-
-impl Bench<'_> {
-    /// Two rounds: every mutant as it is, then with failing calls what the first did not catch. With them the driver as it is, which has to
-    /// be silent, and one that tells which calls it comes to.
-    fn try_all(&self, trials: &[Trial<'_>], outcome: &mut Outcome) -> Result<(), String> {
-        let mut drivers: Vec<&Prepared> = Vec::new();
-        for trial in trials {
-            if !drivers.iter().any(|known| std::ptr::eq(*known, trial.prepared)) {
-                drivers.push(trial.prepared);
-            }
-        }
-        let mut wanted = Vec::new();
-        let fresh: Vec<&Prepared> = drivers.into_iter().filter(|p| !outcome.controls.contains_key(p.driver.name)).collect();
-        for prepared in &fresh {
-            // What is announced is the same driver, so it may stand for it where calls fail.
-            for (form, faults) in [(Form::AsIs, false), (Form::Announcing, true)] {
-                let module = prepared.build(form, self.kept)?;
-                wanted.push(Wanted { driver: prepared.driver, module, faults, seconds: 400, more: Vec::new() });
-            }
-        }
-        let first: Vec<&Trial<'_>> = trials.iter().filter(|trial| trial.mutant.class != Class::Unchecked).collect();
-        wanted.extend(first.iter().filter_map(|trial| plain(trial, false)));
-        let results = run::all(&wanted, self.work, self.binary, self.labs)?;
-        let (controls, runs) = results.split_at(fresh.len() * CONTROLS);
-        let mut alarms = Vec::new();
-        for (prepared, runs) in fresh.iter().zip(controls.chunks(CONTROLS)) {
-            match silent(prepared, runs) {
-                Ok(()) => {
-                    let mut reached: Vec<(String, u32)> = runs.iter().flat_map(|run| run.reached.clone()).collect();
-                    reached.sort();
-                    reached.dedup();
-                    outcome.controls.insert(prepared.driver.name.to_owned(), reached);
-                }
-                Err(alarm) => alarms.push(alarm),
-            }
-        }
-        let reached: Vec<(String, u32)> = outcome.controls.values().flatten().cloned().collect();
-        for (trial, run) in first.iter().zip(runs) {
-            outcome.fates.insert(trial.mutant.key(), fate(trial, run, false, &reached));
-        }
-        if !alarms.is_empty() {
-            // What the mutants showed is worth little then, but it is kept.
-            return Err(alarms.join("\n"));
-        }
-        let missed = |trial: &&Trial<'_>| {
-            trial.mutant.class == Class::Unchecked
-                || outcome.fates.get(&trial.mutant.key()).is_some_and(|fate| fate.verdict == Verdict::Missed)
-        };
-        let second: Vec<&Trial<'_>> = trials.iter().filter(missed).collect();
-        let wanted: Vec<Wanted> = second.iter().filter_map(|trial| plain(trial, true)).collect();
-        for (trial, run) in second.iter().zip(run::all(&wanted, self.work, self.binary, self.labs)?) {
-            let key = trial.mutant.key();
-            let fate = fate(trial, &run, true, &reached);
-            if fate.verdict == Verdict::Caught || trial.mutant.class == Class::Unchecked {
-                outcome.fates.insert(key, fate);
-            }
-        }
-        Ok(())
-    }
-
-    /// Twenty runs for each miss with the machine that loses most and a cache that does what it likes.
-    fn equivalence(&self, trials: &[Trial<'_>], outcome: &mut Outcome) -> Result<(), String> {
-        const RUNS: usize = 20;
-        let missed = |trial: &&Trial<'_>| outcome.fates.get(&trial.mutant.key()).is_some_and(|fate| fate.verdict == Verdict::Missed);
-        let missed: Vec<&Trial<'_>> = trials.iter().filter(missed).collect();
-        for trial in missed {
-            let runs: Vec<Wanted> = (0..RUNS)
-                .filter_map(|seed| {
-                    let more = ["--profile", "worst", "--cache", "random", "--seed"].map(str::to_owned);
-                    let more = more.into_iter().chain([seed.to_string()]).collect();
-                    Some(Wanted { more, ..plain(trial, false)? })
-                })
-                .collect();
-            let results = run::all(&runs, self.work, self.binary, self.labs)?;
-            let differs = results.iter().find(|run| run.verdict != "clean" || run.seen.iter().any(judge::Seen::counts));
-            if let Some(fate) = outcome.fates.get_mut(&trial.mutant.key()) {
-                match differs {
-                    None => fate.verdict = Verdict::Equivalent,
-                    Some(run) => fate.instead = format!("not equivalent: {}", instead(run)),
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn plain(trial: &Trial<'_>, faults: bool) -> Option<Wanted> {
-    Some(Wanted { driver: trial.prepared.driver, module: trial.module.clone()?, faults, seconds: PATIENCE, more: Vec::new() })
-}
-
-/// The driver as it is has to be silent; without failing calls its workload has to be content, too.
-fn silent(prepared: &Prepared, runs: &[Run]) -> Result<(), String> {
-    for (n, run) in runs.iter().enumerate() {
-        let faults = n % 2 == 1;
-        if let Some(seen) = run.seen.iter().find(|seen| seen.counts()) {
-            let places: Vec<String> = seen.places.iter().take(3).map(|(file, line)| format!("{file}:{line}")).collect();
-            return Err(format!("the driver {} as it is: {} {} at {}", prepared.driver.name, seen.severity, seen.code, places.join(", ")));
-        }
-        if run.verdict == "none" || (!faults && run.verdict != "clean") {
-            return Err(format!("the driver {} as it is: the run ended with {:?}", prepared.driver.name, run.verdict));
-        }
-    }
-    Ok(())
-}
-
-fn fate(trial: &Trial<'_>, run: &Run, faults: bool, reached: &[(String, u32)]) -> Fate {
-    let mutant = trial.mutant;
-    let reached = Some(reached.iter().any(|(file, line)| *file == mutant.file && *line == mutant.line));
-    match judge::catching(mutant, &trial.prepared.calls, &run.seen) {
-        Some((seen, (file, line))) => {
-            let place = format!("`{}:{line}`", file.rsplit('/').next().unwrap_or_default());
-            Fate { verdict: Verdict::Caught, code: seen.code.clone(), place, faults, reached, instead: String::new() }
-        }
-        None => Fate { verdict: Verdict::Missed, faults, reached, instead: instead(run), ..Fate::default() },
-    }
-}
-
-/// The codes there were, and how the run ended.
-fn instead(run: &Run) -> String {
-    let mut codes: Vec<&str> = run.seen.iter().filter(|seen| seen.counts()).map(|seen| seen.code.as_str()).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    if codes.is_empty() { format!("run: {}", run.verdict) } else { format!("run: {}, {}", run.verdict, codes.join(" ")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +263,8 @@ mod tests {
         let options = parse("--driver virtio_net --only 3-7 --labs 2").unwrap();
         assert_eq!((options.driver.as_deref(), options.only, options.labs), (Some("virtio_net"), Some(3..=7), Some(2)));
         assert_eq!(parse("--only 4").unwrap().only, Some(4..=4));
+        let options = parse("--missed --first 30 --dmavet /bin/dmavet").unwrap();
+        assert_eq!((options.missed, options.first, options.dmavet), (true, Some(30), Some("/bin/dmavet".into())));
         assert!(parse("--driver nosuch").unwrap_err().contains("there are virtio_ring"));
         assert!(parse("--only 0").is_err());
         assert!(parse("--file x").is_err());

@@ -1,6 +1,7 @@
 //! What is kept of earlier runs, the table and the document.
 
 use super::build::Prepared;
+use super::plain::Noticed;
 use super::rules::{Class, Mutant};
 use crate::mutants::percent;
 use serde::{Deserialize, Serialize};
@@ -54,12 +55,20 @@ pub struct Outcome {
     /// For each driver that was silent as it is, the calls its workload comes to.
     #[serde(default)]
     pub controls: BTreeMap<String, Vec<(String, u32)>>,
+    /// What came of plain QEMU, by the key of a mutant or the name of a driver as it is.
+    #[serde(default)]
+    pub plain: BTreeMap<String, Noticed>,
 }
 
 impl Outcome {
     /// What earlier runs left; nothing when there is none.
     pub fn read(path: &Path) -> Self {
         fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Whether the mutant was tried, but not in plain QEMU.
+    pub fn lacks_plain(&self, key: &str) -> bool {
+        self.fates.get(key).is_some_and(|fate| fate.verdict != Verdict::Unviable) && !self.plain.contains_key(key)
     }
 
     pub fn write(&self, path: &Path) -> Result<(), String> {
@@ -121,7 +130,7 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-fn row(mutant: &Mutant, fate: &Fate) -> String {
+fn row(mutant: &Mutant, fate: &Fate, plain: Option<&Noticed>) -> String {
     let verdict = match fate.verdict {
         Verdict::Caught if fate.faults => format!("caught, {}, with failing calls", fate.code),
         Verdict::Caught => format!("caught, {}", fate.code),
@@ -130,14 +139,34 @@ fn row(mutant: &Mutant, fate: &Fate) -> String {
     };
     let place = if fate.verdict == Verdict::Caught { &fate.place } else { &fate.instead };
     format!(
-        "| `{}:{}` | `{}` | {} | {} | {verdict} | {} |\n",
+        "| `{}:{}` | `{}` | {} | {} | {verdict} | {} | {} |\n",
         mutant.file.rsplit('/').next().unwrap_or_default(),
         mutant.line,
         mutant.function,
         mutant.class.name(),
         cell(&mutant.change),
         cell(place),
+        plain.map_or("-", |noticed| noticed.name()),
     )
+}
+
+/// How many of them the workload notices in plain QEMU, and how many were tried there. As for the score, what is equivalent does not count.
+fn noticed(tried: &[(&Mutant, &Fate)], outcome: &Outcome) -> (usize, usize) {
+    let counts = tried.iter().filter(|(_, fate)| matches!(fate.verdict, Verdict::Caught | Verdict::Missed));
+    let plain: Vec<&Noticed> = counts.filter_map(|(mutant, _)| outcome.plain.get(&mutant.key())).collect();
+    (plain.iter().filter(|noticed| ***noticed != Noticed::No).count(), plain.len())
+}
+
+fn plain_said(tried: &[(&Mutant, &Fate)], outcome: &Outcome) -> String {
+    match noticed(tried, outcome) {
+        (_, 0) => String::new(),
+        (noticed, plain) => {
+            let share = percent(noticed, plain);
+            format!(
+                " With `swiotlb=force` and without dmavet the workload notices **{noticed} of {plain}** ({share:.1} %), and names no line."
+            )
+        }
+    }
 }
 
 /// The document for what has been tried; `notes` of the old one (everything below its last rule) is kept.
@@ -156,14 +185,21 @@ pub fn document(prepared: &[Prepared], outcome: &Outcome, old: &str) -> String {
          is missing that would have a place, one of the driver's own DMA calls, such as the one that made the mapping. Everything else\n\
          is a miss, calls that no run comes to included. A miss is called equivalent only after 20 runs with `--profile worst --cache\n\
          random` in which no byte differed (`--equivalence`).\n\n\
-         **{}.**{}\n\n| class | codes that name it | caught |\n|---|---|---|\n",
+         Mutants are tried in turn (`--first`): one of each class of each driver, then the second of each, and so on.\n\n\
+         The last column is what can be had without dmavet: the same module on the same kernel in plain QEMU, with all DMA through bounce\n\
+         buffers (`swiotlb=force`), and whether the workload notices anything (`--swiotlb`).\n\n\
+         **{}.**{}{}\n\n| class | codes that name it | caught | noticed with `swiotlb=force` |\n|---|---|---|---|\n",
         score.said(),
         untried,
+        plain_said(&tried, outcome),
     );
     for class in Class::ALL {
-        let of_class = Score::of(tried.iter().filter(|(mutant, _)| mutant.class == class).map(|(_, fate)| *fate));
-        if of_class.judged > 0 {
-            text += &format!("| {} | {} | {} of {} |\n", class.name(), class.codes().join(" "), of_class.caught, of_class.judged);
+        let of_class: Vec<_> = tried.iter().filter(|(mutant, _)| mutant.class == class).copied().collect();
+        let score = Score::of(of_class.iter().map(|(_, fate)| *fate));
+        let (noticed, plain) = noticed(&of_class, outcome);
+        if score.judged > 0 {
+            let codes = class.codes().join(" ");
+            text += &format!("| {} | {codes} | {} of {} | {noticed} of {plain} |\n", class.name(), score.caught, score.judged);
         }
     }
     for prepared in prepared {
@@ -180,9 +216,9 @@ pub fn document(prepared: &[Prepared], outcome: &Outcome, old: &str) -> String {
         for (why, count) in &prepared.left_out {
             text += &format!(" {count} left out: {why}.");
         }
-        text += "\n\n| line | function | class | change | verdict | line named, or what there was instead |\n|---|---|---|---|---|---|\n";
+        text += "\n\n| line | function | class | change | verdict | line named, or what there was instead | `swiotlb=force` |\n|---|---|---|---|---|---|---|\n";
         for (mutant, fate) in of_driver.iter().filter(|(_, fate)| fate.verdict != Verdict::Unviable) {
-            text += &row(mutant, fate);
+            text += &row(mutant, fate, outcome.plain.get(&mutant.key()));
         }
     }
     let notes = old.split_once(NOTES).map_or("\n", |(_, notes)| notes);

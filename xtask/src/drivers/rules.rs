@@ -89,6 +89,8 @@ pub struct Mutant {
     pub class: Class,
     /// The call as written.
     pub call: String,
+    /// What it depends on, innermost first (`if (...)`).
+    pub heads: Vec<String>,
     /// What becomes of it.
     pub change: String,
     edits: Vec<(Range<usize>, String)>,
@@ -138,6 +140,7 @@ fn of_site(file: &str, source: &Source, site: &Site) -> Vec<Mutant> {
             lines: source.line(site.function.body.start)..source.line(site.function.body.end) + 1,
             class,
             call: source.said(&site.call.span),
+            heads: source.heads(&site.function, site.call.span.start),
             change,
             edits,
         });

@@ -82,6 +82,23 @@ impl Source {
         after && starts
     }
 
+    /// What stands before the braces around `at` in a function, innermost first: the conditions it depends on.
+    pub fn heads(&self, function: &Function, at: usize) -> Vec<String> {
+        let (mut heads, mut depth) = (Vec::new(), 0_u32);
+        for brace in (function.body.start..at).rev() {
+            match self.code[brace] {
+                b'}' => depth += 1,
+                b'{' if depth > 0 => depth -= 1,
+                b'{' => {
+                    let start = self.code[..brace].iter().rposition(|b| matches!(b, b';' | b'{' | b'}')).map_or(0, |at| at + 1);
+                    heads.push(self.said(&(start.max(function.body.start)..brace)));
+                }
+                _ => {}
+            }
+        }
+        heads
+    }
+
     /// The call with its semicolon, when it is a statement in a block and no branch's only one.
     pub fn in_block(&self, call: &Call) -> Option<Range<usize>> {
         let before = self.code[before(&self.code, call.span.start)?];
@@ -356,6 +373,19 @@ int two(void)
         let (source, calls) = calls("one");
         assert_eq!(calls.iter().map(|c| source.is_statement(c)).collect::<Vec<_>>(), [false, false, true, true, true, true]);
         assert_eq!(calls.iter().filter(|c| source.in_block(c).is_some()).count(), 1);
+    }
+
+    #[test]
+    fn a_call_knows_what_it_depends_on() {
+        let source = Source::new(
+            "void f(void)\n{\n\tif (a(1)) {\n\t\tx = 1;\n\t\tif (b) {\n\t\t\tc();\n\t\t} else {\n\t\t\tcall();\n\t\t}\n\t}\n}\n",
+        );
+        let function = &source.functions[0];
+        let calls = source.calls(function);
+        let heads = |name: &str| source.heads(function, calls.iter().find(|call| call.name == name).unwrap().span.start);
+        assert_eq!(heads("c"), ["if (b)", "if (a(1))"]);
+        assert_eq!(heads("call"), ["else", "if (a(1))"]);
+        assert!(heads("a").is_empty());
     }
 
     #[test]

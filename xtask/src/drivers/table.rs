@@ -17,9 +17,11 @@ pub struct Driver {
     pub headers: &'static [&'static str],
     /// Arguments of `dmavet run` that give it a device.
     pub devices: &'static [&'static str],
+    /// The kernel's other modules that drive these devices, where nobody but the kernel's own modules says so.
+    pub beside: &'static [&'static str],
     /// Calls that fail in the runs for error paths.
     pub faults: &'static [&'static str],
-    /// Calls that are left out: a part of the function's name or of the call, and why nothing can reach them.
+    /// Calls that are left out: a part of the function's name, of the call or of a condition around it, and why nothing can reach them.
     pub outside: &'static [(&'static str, &'static str)],
 }
 
@@ -37,10 +39,12 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_ring.c"],
         headers: &[],
         devices: &["virtio-blk", "virtio-net"],
+        beside: &["virtio_pci", "virtio_blk", "virtio_net"],
         faults: FAULTS,
         outside: &[
             ("packed", "no device model offers packed virtqueues"),
             ("resize", "no device model can reset a single queue"),
+            ("vring_free_split", "for a queue that is resized, or made while kmalloc() fails"),
             ("virtqueue_dma_", "for drivers that map themselves: this kernel has none"),
         ],
     },
@@ -51,6 +55,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_net.c"],
         headers: &[],
         devices: &["virtio-net", "virtio-net,mergeable=off"],
+        beside: &["virtio_pci"],
         faults: FAULTS,
         outside: &[
             ("xdp", "no XDP program is loaded"),
@@ -65,6 +70,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["virtio_blk.c"],
         headers: &[],
         devices: &["virtio-blk"],
+        beside: &["virtio_pci"],
         faults: FAULTS,
         outside: &[],
     },
@@ -75,6 +81,7 @@ pub const DRIVERS: &[Driver] = &[
         files: &["pci.c"],
         headers: &["nvme.h", "trace.h"],
         devices: &["nvme"],
+        beside: &[],
         faults: FAULTS,
         outside: &[
             ("dbbuf", "the device model has no shadow doorbells"),
@@ -90,11 +97,13 @@ pub const DRIVERS: &[Driver] = &[
         files: &["e1000_main.c", "e1000_hw.c", "e1000_ethtool.c", "e1000_param.c"],
         headers: &["e1000.h", "e1000_hw.h", "e1000_osdep.h"],
         devices: &["e1000"],
+        beside: &[],
         faults: FAULTS,
         outside: &[
             ("jumbo", "frames have the usual size"),
             ("desc_rings", "the driver's own test, ethtool -t, is not run"),
             ("loopback", "the driver's own test, ethtool -t, is not run"),
+            ("!e1000_check_64k_bound", "no buffer of these sizes crosses 64 KiB: what it lies in is aligned to a power of two"),
         ],
     },
 ];
@@ -102,7 +111,10 @@ pub const DRIVERS: &[Driver] = &[
 impl Driver {
     /// Why a mutant is left out.
     pub fn leaves_out(&self, mutant: &Mutant) -> Option<&'static str> {
-        self.outside.iter().find(|(part, _)| mutant.function.contains(part) || mutant.call.contains(part)).map(|(_, why)| *why)
+        let said = |part: &str| {
+            mutant.function.contains(part) || mutant.call.contains(part) || mutant.heads.iter().any(|head| head.contains(part))
+        };
+        self.outside.iter().find(|(part, _)| said(part)).map(|(_, why)| *why)
     }
 
     /// Its files below the kernel's source.
