@@ -20,10 +20,13 @@ use crate::run::{self, Plan, Show, execute_each};
 use progress::Progress;
 use space::Case;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use store::Done;
 use summary::Summary;
+
+/// Cases handed over together: a lab holds the plans of all in memory, and has a boot of its own to pay for.
+const AT_ONCE: usize = 400;
 
 /// How the cases of a campaign are run.
 #[derive(Clone, Copy, Debug)]
@@ -82,13 +85,12 @@ pub fn go_on(store: &Store, campaign: &Campaign, means: &Means<'_>, format: Form
     let base = Plan::load(&store.control().join(Plan::FILE))?;
     let done = store.done()?;
     let open: Vec<&Case> = campaign.own().filter(|case| !done.contains_key(&case.index)).collect();
-    let plans = open.iter().map(|case| plan(&base, campaign, case, store.case(case.index))).collect::<Result<Vec<_>, _>>()?;
     let progress = Mutex::new(Progress::new(campaign.own().count(), &done, means.quiet));
     let appender = Mutex::new(store.appender()?);
-    let by_dir: BTreeMap<&Path, u64> = plans.iter().zip(&open).map(|(plan, case)| (plan.run_dir.as_path(), case.index)).collect();
+    let by_dir: BTreeMap<PathBuf, u64> = open.iter().map(|case| (store.case(case.index), case.index)).collect();
     let told = |plan: &Plan| {
         let report = Report::load(&plan.run_dir.join(Report::FILE))?;
-        let Some(index) = by_dir.get(plan.run_dir.as_path()) else { return Ok(()) };
+        let Some(index) = by_dir.get(&plan.run_dir) else { return Ok(()) };
         if report.verdict.result == Exit::Interrupted {
             return Err(Failure::new(Exit::Interrupted, "interrupted"));
         }
@@ -101,7 +103,8 @@ pub fn go_on(store: &Store, campaign: &Campaign, means: &Means<'_>, format: Form
         progress.lock().unwrap_or_else(PoisonError::into_inner).done(&one);
         Ok(())
     };
-    if !plans.is_empty() {
+    for open in open.chunks(AT_ONCE) {
+        let plans = open.iter().map(|case| plan(&base, campaign, case, store.case(case.index))).collect::<Result<Vec<_>, _>>()?;
         means.run(&plans, &told)?;
     }
     let done = store.done()?;
@@ -111,7 +114,7 @@ pub fn go_on(store: &Store, campaign: &Campaign, means: &Means<'_>, format: Form
 }
 
 /// The plan of a case.
-fn plan(base: &Plan, campaign: &Campaign, case: &Case, run_dir: std::path::PathBuf) -> Result<Plan, Failure> {
+fn plan(base: &Plan, campaign: &Campaign, case: &Case, run_dir: PathBuf) -> Result<Plan, Failure> {
     // An earlier attempt that was cut off is begun anew.
     if run_dir.exists() {
         std::fs::remove_dir_all(&run_dir).map_err(|e| run::explain_write(&run_dir, &e))?;

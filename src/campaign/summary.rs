@@ -46,16 +46,17 @@ impl Summary {
     pub fn of(campaign: &Campaign, done: &BTreeMap<u64, Done>, shrunk: &[(Identity, Case)]) -> Self {
         let mut summary = Self { planned: campaign.own().count(), ..Self::default() };
         let control = Case { index: 0, seed: campaign.space.seeds.0, faults: Vec::new() };
+        let cases: BTreeMap<u64, &Case> = std::iter::once(&control).chain(&campaign.cases).map(|case| (case.index, case)).collect();
         let mut known: BTreeMap<&Identity, usize> = BTreeMap::new();
         for (index, one) in done {
-            let Some(case) = std::iter::once(&control).chain(&campaign.cases).find(|case| case.index == *index) else { continue };
+            let Some(case) = cases.get(index) else { continue };
             summary.done += usize::from(*index != 0);
             summary.hit += usize::from(one.injected != 0);
             summary.gave_up += usize::from(one.exit == Exit::Workload);
             for found in &one.findings {
                 let at = *known.entry(found).or_insert_with(|| {
                     let least = shrunk.iter().find(|(identity, least)| identity == found && least.index == *index);
-                    let case = least.map_or_else(|| case.clone(), |(_, least)| least.clone());
+                    let case = least.map_or_else(|| Case::clone(case), |(_, least)| least.clone());
                     summary.findings.push(Unique { identity: found.clone(), case, cases: 0 });
                     summary.findings.len() - 1
                 });
